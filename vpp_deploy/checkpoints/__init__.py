@@ -1,0 +1,1 @@
+"""Checkpoints: read safely, understand, check and load."""

@@ -1,0 +1,1 @@
+"""Stages to ONNX graphs, and graphs to a bundle."""

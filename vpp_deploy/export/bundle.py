@@ -1,0 +1,159 @@
+"""Writes a bundle: four graphs and a manifest, aside first and renamed when all is well."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from vpp_deploy.checkpoints.reader import Checkpoint
+from vpp_deploy.errors import ExportError
+from vpp_deploy.export.graphs import export_graph, without_outputs
+from vpp_deploy.export.lint import lint_graph
+from vpp_deploy.manifests import (
+    MANIFEST_NAME,
+    Manifest,
+    Preprocessing,
+    hash_file,
+    read_manifest,
+    write_manifest,
+)
+from vpp_deploy.models.vpp import MEAN_RGB, STD_RGB, VppModel
+from vpp_deploy.partition.plan import PipelinePlan
+from vpp_deploy.partition.stages import InspectedHead
+from vpp_deploy.recipes import Budgets
+from vpp_deploy.specs import StageSpec, TensorSpec
+
+_LIBRARIES = ("torch", "onnx", "onnxscript", "vpp-deploy")
+INSPECTED_HEAD = "head.inspected.onnx"
+
+Progress = Callable[[str], None]
+Verify = Callable[[Path, Manifest], dict[str, Any]]
+"""Compares a staged bundle with the model; gets the manifest whose head shows its masks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxBundle:
+    """A finished bundle."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def export_bundle(
+    model: VppModel,
+    plan: PipelinePlan,
+    checkpoint: Checkpoint,
+    folder: Path,
+    budgets: Budgets | None,
+    *,
+    verify: Verify | None = None,
+    progress: Progress = lambda _: None,
+) -> OnnxBundle:
+    """Exports every stage of `plan` into `folder`, which must not hold anything but a bundle.
+
+    Args:
+        model: the gather sampler's, so that no GridSample is in the graphs.
+        plan: of that model, with fixed budgets.
+        checkpoint: where the weights came from.
+        folder: its last part is the bundle's name. An older bundle there is replaced.
+        budgets: of the plan; None for a dense model.
+        verify: called before the bundle appears; what it raises leaves no bundle.
+        progress: told what is being done.
+
+    Raises:
+        ExportError: a stage cannot be exported, its graph is not clean, or the folder is taken.
+    """
+    if folder.exists() and not (folder / MANIFEST_NAME).is_file() and any(folder.iterdir()):
+        raise ExportError(f"{folder} exists and is no bundle; choose another with --out")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+        stage_folder = Path(aside) / "bundle"
+        stage_folder.mkdir()
+        files = _write_graphs(model, plan, stage_folder, progress)
+        manifest = _manifest(model, plan, checkpoint, folder.name, budgets, stage_folder, files)
+        if verify is not None:
+            inspected = dataclasses.replace(
+                manifest,
+                pipeline=_inspected_spec(plan, model.config.decoder_layers),
+                files={**files, "head": INSPECTED_HEAD},
+            )
+            manifest = dataclasses.replace(
+                manifest, verification=verify(stage_folder, inspected)
+            )
+        (stage_folder / INSPECTED_HEAD).unlink()
+        write_manifest(stage_folder, manifest)
+        _publish(stage_folder, folder)
+    return OnnxBundle(folder, read_manifest(folder))
+
+
+def _write_graphs(model: VppModel, plan: PipelinePlan, folder: Path,
+                  progress: Progress) -> dict[str, str]:
+    num_tokens = plan.spec.tensor("tokens").shape[1]
+    files = {}
+    for stage in plan.spec.stages:
+        progress(f"exporting {stage.name}")
+        name = f"{stage.name}.onnx"
+        if stage.name == "head":
+            spec = _inspected_head(stage, model.config.decoder_layers)
+            inspected = export_graph(InspectedHead(model), spec, num_tokens)
+            onnx.save(inspected, folder / INSPECTED_HEAD)
+            graph = without_outputs(inspected, len(stage.outputs))
+        else:
+            graph = export_graph(plan.stages[stage.name], stage, num_tokens)
+        lint_graph(stage.name, graph)
+        onnx.save(graph, folder / name)
+        files[stage.name] = name
+    return files
+
+
+def _inspected_head(stage: StageSpec, layers: int) -> StageSpec:
+    """The head's specification with the mask that each decoder layer receives."""
+    sizes = {t.name: t.shape for t in stage.inputs}
+    batch, queries = stage.outputs[0].shape[:2]
+    cells = [sizes[f"feature{s}"][2] * sizes[f"feature{s}"][3] for s in (32, 16, 8)]
+    masks = tuple(
+        TensorSpec(f"attention_mask{i}", "bool", (batch, queries, cells[i % 3]))
+        for i in range(layers)
+    )
+    return dataclasses.replace(stage, outputs=(*stage.outputs, *masks))
+
+
+def _inspected_spec(plan: PipelinePlan, layers: int) -> Any:
+    stages = tuple(
+        _inspected_head(s, layers) if s.name == "head" else s for s in plan.spec.stages
+    )
+    return dataclasses.replace(plan.spec, stages=stages)
+
+
+def _manifest(model: VppModel, plan: PipelinePlan, checkpoint: Checkpoint, name: str,
+              budgets: Budgets | None, folder: Path, files: dict[str, str]) -> Manifest:
+    frames = plan.spec.tensor("frames").shape
+    return Manifest(
+        name=name,
+        pipeline=plan.spec,
+        batch=frames[0],
+        track_slots=plan.spec.tensor("track_queries").shape[1],
+        num_queries=model.config.num_queries,
+        classes=model.config.classes,
+        budgets=() if budgets is None else dataclasses.astuple(budgets),
+        precision="fp32",
+        preprocessing=Preprocessing((frames[1], frames[2]), MEAN_RGB, STD_RGB),
+        model=dataclasses.asdict(model.config),
+        files=files,
+        sha256={file: hash_file(folder / file) for file in files.values()},
+        checkpoint=checkpoint.path.name,
+        checkpoint_sha256=checkpoint.sha256,
+        versions={library: metadata.version(library) for library in _LIBRARIES},
+        verification=None,
+    )
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    """Puts the finished bundle in place; an older one is moved out of the way first."""
+    if folder.exists():
+        folder.rename(staging.with_name("replaced"))
+    staging.rename(folder)

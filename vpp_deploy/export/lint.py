@@ -1,0 +1,80 @@
+"""What no exported graph may hold, with the reason (LESSONS.md has the sources)."""
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import numpy_helper
+
+from vpp_deploy.errors import ExportError
+
+TOPK_LIMIT = 3840  # TensorRT refuses a larger k when it builds
+
+_FORBIDDEN = {
+    "GridSample": "TensorRT 10.13 to 11.1 miscompiles deformable attention made of it",
+    "NonZero": "its output's size depends on the data",
+    "Compress": "its output's size depends on the data",
+    "Unique": "its output's size depends on the data",
+    "NonMaxSuppression": "its output's size depends on the data",
+}
+_SCATTERS = ("ScatterElements", "ScatterND")
+
+
+def lint_graph(stage: str, model: onnx.ModelProto) -> None:
+    """Checks one graph, nested ones included.
+
+    Raises:
+        ExportError: naming every finding.
+    """
+    found = sorted(set(_findings(model)))
+    if found:
+        raise ExportError(f"the graph of {stage} fails the lint: " + "; ".join(found))
+
+
+def _findings(model: onnx.ModelProto) -> Iterator[str]:
+    for opset in model.opset_import:
+        if opset.domain not in ("", "ai.onnx"):
+            yield f"operators of the domain {opset.domain!r}, which not every backend has"
+    if model.functions:
+        yield "model-local functions, which were to be inlined"
+    for graph in _graphs(model.graph):
+        constants = _integer_constants(graph)
+        producers = {name: node for node in graph.node for name in node.output}
+        for node in graph.node:
+            yield from _node_findings(node, producers, constants)
+
+
+def _node_findings(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto],
+                   constants: dict[str, int]) -> Iterator[str]:
+    if node.op_type in _FORBIDDEN:
+        yield f"{node.op_type}: {_FORBIDDEN[node.op_type]}"
+    if node.op_type in _SCATTERS:
+        reduction = next((a.s for a in node.attribute if a.name == "reduction"), b"none")
+        if reduction != b"none":
+            yield f"{node.op_type} with reduction {reduction.decode()}: slow or refused"
+    if node.op_type == "TopK" and constants.get(node.input[1], 0) > TOPK_LIMIT:
+        yield f"TopK of {constants[node.input[1]]}: TensorRT takes at most {TOPK_LIMIT}"
+    if node.op_type == "ReduceMean":
+        source = producers.get(node.input[0])
+        squares = source is not None and (
+            source.op_type == "Pow"
+            or (source.op_type == "Mul" and source.input[0] == source.input[1])
+        )
+        if squares:
+            yield "a decomposed normalisation (mean of squares): overflows in half precision"
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
+
+
+def _integer_constants(graph: onnx.GraphProto) -> dict[str, int]:
+    """Names of one-element int64 initialisers, to their value."""
+    return {
+        tensor.name: int(numpy_helper.to_array(tensor).reshape(-1)[0])
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT64 and list(tensor.dims) in ([], [1])
+    }

@@ -1,0 +1,166 @@
+"""Multi-scale deformable attention, with two samplers that give the same results (MODEL.md 2.1).
+
+Sampling positions are counted in cells of their level, (x, y), with integers at cell centres: the
+reference's normalised position p is p * (width, height) - 0.5. So offsets, which the reference
+divides by (width, height), are added as they are, and what is left of the reference points is a
+constant.
+
+Shapes: B batch, Q queries, C width, S cells of all levels, L levels, P points, M heads,
+D = C/M width of a head.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LevelSizes = tuple[tuple[int, int], ...]
+"""(height, width) of each level, in the order in which their cells are concatenated."""
+
+Sampler = Callable[[Tensor, LevelSizes, Tensor, Tensor], Tensor]
+"""(value_BSMD, level_sizes, cells_BQMLP2, weights_BQMLP) -> (B, Q, C).
+
+The weighted sum over levels and points of bilinear samples, zero outside of the maps.
+"""
+
+
+def sample_grid(
+    value_BSMD: Tensor, level_sizes: LevelSizes, cells_BQMLP2: Tensor, weights_BQMLP: Tensor
+) -> Tensor:
+    """Samples with `grid_sample`: the reference, and the faster one in eager PyTorch.
+
+    Args:
+        value_BSMD: values of the levels' cells, level after level, row by row.
+        level_sizes: (height, width) of each level.
+        cells_BQMLP2: positions (x, y) in cells of each level.
+        weights_BQMLP: attention weights.
+
+    Returns:
+        (B, Q, C), C = M*D.
+    """
+    batch, _, heads, width = value_BSMD.shape
+    queries = cells_BQMLP2.shape[1]
+    parts = torch.split(value_BSMD, [height * width for height, width in level_sizes], dim=1)
+    summed_NDQ = value_BSMD.new_zeros(batch * heads, width, queries)
+    for level, (part_BSMD, size) in enumerate(zip(parts, level_sizes, strict=True)):
+        map_NDHW = part_BSMD.permute(0, 2, 3, 1).reshape(batch * heads, width, *size)
+        cells_NQP2 = cells_BQMLP2[:, :, :, level].transpose(1, 2).flatten(0, 1)
+        weights_NQP = weights_BQMLP[:, :, :, level].transpose(1, 2).flatten(0, 1)
+        extent_2 = torch.tensor([size[1], size[0]], device=cells_NQP2.device)
+        grid_NQP2 = ((2 * cells_NQP2 + 1) / extent_2 - 1).to(map_NDHW.dtype)
+        sampled_NDQP = F.grid_sample(
+            map_NDHW, grid_NQP2, mode="bilinear", padding_mode="zeros", align_corners=False
+        )
+        summed_NDQ = summed_NDQ + (sampled_NDQP * weights_NQP[:, None]).sum(3)
+    return summed_NDQ.reshape(batch, heads * width, queries).transpose(1, 2)
+
+
+def sample_gather(
+    value_BSMD: Tensor, level_sizes: LevelSizes, cells_BQMLP2: Tensor, weights_BQMLP: Tensor
+) -> Tensor:
+    """Samples by gathered rows: what exports use.
+
+    TensorRT from 10.13 up to 11.1 miscompiles this operation when it is written with GridSample
+    (NVIDIA/TensorRT#4813).
+
+    Every 2x2 window of a level, its border of zeros included, is one row of a table. So a point
+    costs one gathered row, and nothing has to be masked: a point outside of the map is moved to
+    the border's outer edge, where its window's weights select zeros alone.
+
+    Args:
+        value_BSMD: values of the levels' cells, level after level, row by row.
+        level_sizes: (height, width) of each level.
+        cells_BQMLP2: positions (x, y) in cells of each level; float32, for they become indices.
+        weights_BQMLP: attention weights.
+
+    Returns:
+        (B, Q, C), C = M*D.
+    """
+    batch, _, heads, width = value_BSMD.shape
+    queries, points = cells_BQMLP2.shape[1], cells_BQMLP2.shape[4]
+    device = value_BSMD.device
+    streams_B111 = torch.arange(batch, dtype=torch.int32, device=device)[:, None, None, None]
+    heads_M1 = torch.arange(heads, dtype=torch.int32, device=device)[:, None]
+    parts = torch.split(value_BSMD, [height * width for height, width in level_sizes], dim=1)
+    summed_N1D = value_BSMD.new_zeros(batch * queries * heads, 1, width)
+    for level, (part_BSMD, size) in enumerate(zip(parts, level_sizes, strict=True)):
+        x_BQMP, right = _window(cells_BQMLP2[:, :, :, level, :, 0], size[1])
+        y_BQMP, bottom = _window(cells_BQMLP2[:, :, :, level, :, 1], size[0])
+        window_BQMP = (streams_B111 * (size[0] + 1) + y_BQMP) * (size[1] + 1) + x_BQMP
+        table_row_BQMP = window_BQMP * heads + heads_M1
+        rows = _window_table(part_BSMD, size).index_select(0, table_row_BQMP.flatten())
+        left, top = 1 - right, 1 - bottom
+        shares_BQMP4 = torch.stack((top * left, top * right, bottom * left, bottom * right), dim=4)
+        weights_BQMP4 = shares_BQMP4 * weights_BQMLP[:, :, :, level, :, None]
+        # A small matrix product for each query and head: ONNX Runtime's CPU kernels run it twice
+        # as fast as one gather, product and sum for each of the four corners.
+        weights_N1K = weights_BQMP4.to(rows.dtype).reshape(-1, 1, points * 4)
+        summed_N1D = summed_N1D + weights_N1K @ rows.reshape(-1, points * 4, width)
+    return summed_N1D.reshape(batch, queries, heads * width)
+
+
+def _window(position: Tensor, extent: int) -> tuple[Tensor, Tensor]:
+    """Index (int32, 0 to extent) of the window around each position, and the second cell's share.
+
+    Window i spans the cells i - 1 and i, of which -1 and `extent` are the border.
+    """
+    position = position.clamp(-1, extent)
+    first = position.floor().clamp(max=extent - 1)
+    return (first + 1).to(torch.int32), position - first
+
+
+def _window_table(value_BSMD: Tensor, size: tuple[int, int]) -> Tensor:
+    """Rows (B * (h+1) * (w+1) * M, 4*D): each window's cells, top left to bottom right."""
+    height, width = size
+    maps_BhwMD = value_BSMD.reshape(value_BSMD.shape[0], height, width, *value_BSMD.shape[2:])
+    padded = F.pad(maps_BhwMD, (0, 0, 0, 0, 1, 1, 1, 1))
+    cells = [padded[:, y : y + height + 1, x : x + width + 1] for y in (0, 1) for x in (0, 1)]
+    return torch.cat(cells, dim=-1).flatten(0, 3)
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Each query looks at a few points around its reference point, on every level.
+
+    It returns output_proj(sampled) alone: identities and residuals are its callers' business.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        levels: int,
+        points: int,
+        sampler: Sampler = sample_grid,
+    ) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampler = sampler
+        self.sampling_offsets = nn.Linear(width, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(width, heads * levels * points)
+        self.value_proj = nn.Linear(width, width)
+        self.output_proj = nn.Linear(width, width)
+
+    def forward(
+        self, query_BQC: Tensor, value_BSC: Tensor, reference_Q2: Tensor, level_sizes: LevelSizes
+    ) -> Tensor:
+        """Attention of the queries, (B, Q, C).
+
+        Args:
+            query_BQC: decides on offsets and weights (a position is the caller's to add).
+            value_BSC: cells of all levels, level after level, row by row.
+            reference_Q2: (x, y) of each query in [0, 1], the same on every level; float32.
+            level_sizes: (height, width) of each level.
+        """
+        batch, queries, width = query_BQC.shape
+        layout = (batch, queries, self.heads, self.levels, self.points)
+        extent_L2 = torch.tensor([(w, h) for h, w in level_sizes], device=reference_Q2.device)
+        base_QL2 = reference_Q2[:, None] * extent_L2 - 0.5
+        offsets_BQMLP2 = self.sampling_offsets(query_BQC).reshape(*layout, 2)
+        cells_BQMLP2 = offsets_BQMLP2 + base_QL2[:, None, :, None]
+        logits_BQMK = self.attention_weights(query_BQC).reshape(batch, queries, self.heads, -1)
+        weights_BQMLP = logits_BQMK.softmax(3).reshape(layout)
+        value_BSMD = self.value_proj(value_BSC).reshape(batch, -1, self.heads, width // self.heads)
+        sampled_BQC = self.sampler(value_BSMD, level_sizes, cells_BQMLP2, weights_BQMLP)
+        output_BQC: Tensor = self.output_proj(sampled_BQC)
+        return output_BQC

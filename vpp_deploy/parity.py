@@ -1,0 +1,209 @@
+"""Comparing a runner with the PyTorch model over a sequence of frames, state fed back.
+
+Decisions are compared as decisions: the share of tokens that both select. Values are compared
+under equal decisions: the model then runs with the runner's tokens and the runner's attention
+masks, because a score or a mask logit within rounding of its threshold would otherwise turn a
+difference of 1e-6 into another frame, and say nothing of the graphs.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vpp_deploy.errors import ExportError
+from vpp_deploy.models.backbone import GridConstants, Selection, TrunkOutput
+from vpp_deploy.models.selectors import TokenMemory
+from vpp_deploy.models.tokens import all_positions
+from vpp_deploy.models.vpp import VppModel, normalise
+from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.video.source import Frame
+
+VALUE_TOLERANCE = 1e-4
+TOKEN_TOLERANCE = 0.99
+
+
+@dataclass
+class OutputDifference:
+    """Differences of one output over all frames. `spread` is its standard deviation."""
+
+    largest: float = 0.0
+    spread: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Largest difference as a share of the spread."""
+        return self.largest / self.spread if self.spread else self.largest
+
+    def add(self, got: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        """Takes one frame into account. A NaN on either side counts as infinitely far."""
+        difference = np.abs(got - expected).max(initial=0.0)
+        self.largest = max(self.largest, float(np.nan_to_num(difference, nan=np.inf)))
+        self.spread = max(self.spread, float(expected.std()))
+
+
+@dataclass
+class ParityReport:
+    """What a comparison saw.
+
+    Attributes:
+        frames: number compared.
+        outputs: by name.
+        equal_tokens: selector to the smallest share, over frames, of tokens that both chose.
+    """
+
+    frames: int = 0
+    outputs: dict[str, OutputDifference] = field(default_factory=dict)
+    equal_tokens: dict[str, float] = field(default_factory=dict)
+
+    def failures(self) -> list[str]:
+        """What is outside the tolerance, a clause each."""
+        return [
+            f"{name} differs by {d.largest:.2e}, {d.ratio:.1e} of its spread "
+            f"(at most {VALUE_TOLERANCE:.0e})"
+            for name, d in self.outputs.items()
+            if not d.ratio <= VALUE_TOLERANCE
+        ] + [
+            f"{name} shares {share:.2%} of its tokens (at least {TOKEN_TOLERANCE:.0%})"
+            for name, share in self.equal_tokens.items()
+            if share < TOKEN_TOLERANCE
+        ]
+
+    def check(self) -> None:
+        """Raises an `ExportError` that names everything outside the tolerance."""
+        failures = self.failures()
+        if failures:
+            raise ExportError(f"verification over {self.frames} frames: " + "; ".join(failures))
+
+    def summary(self) -> dict[str, object]:
+        """The report as plain data, for a manifest."""
+        return {
+            "frames": self.frames,
+            "largest_difference": {n: float(f"{d.largest:.3e}") for n, d in self.outputs.items()},
+            "share_of_spread": {n: float(f"{d.ratio:.3e}") for n, d in self.outputs.items()},
+            "equal_tokens": {n: round(s, 6) for n, s in self.equal_tokens.items()},
+        }
+
+
+def compare(model: VppModel, counts: tuple[int, int, int] | None, runner: PipelineRunner,
+            frames: Iterable[list[Frame]], reset_at: int | None = None) -> ParityReport:
+    """Steps `runner` over `frames`, shadowed by `model`.
+
+    Args:
+        model: the reference; its own state is fed back, not the runner's.
+        counts: budgets in blocks 3-5, 6-8, 9-11; None for a dense model.
+        runner: its head must show its attention masks (`attention_mask0`, ...).
+        frames: one list of frames, one for each stream, per step.
+        reset_at: all streams are reset before this step.
+    """
+    session = VideoSession(runner)
+    shadow = _Shadow(model, counts, runner)
+    report = ParityReport()
+    for step, batch in enumerate(frames):
+        if step == reset_at:
+            session.reset()
+            shadow.memory = None
+        session.step_batch(batch)
+        shadow.step(report)
+        report.frames += 1
+    return report
+
+
+class _Shadow:
+    """Repeats in PyTorch the frame that a runner has just done, under its decisions."""
+
+    def __init__(self, model: VppModel, counts: tuple[int, int, int] | None,
+                 runner: PipelineRunner) -> None:
+        self.memory: TokenMemory | None = None
+        self._model = model
+        self._counts = counts
+        self._runner = runner
+        self._layers = model.config.decoder_layers
+        frames = runner.spec.tensor("frames").shape
+        self._input_size = (frames[1], frames[2])
+        self._constants: GridConstants = model.backbone.constants(self._input_size)
+
+    @torch.inference_mode()
+    def step(self, report: ParityReport) -> None:
+        """Compares every stage's outputs of the runner's last frame."""
+        backbone, grid = self._model.backbone, self._model.backbone.grid(self._input_size)
+        image = normalise(self._get("frames"), self._get("frame_sizes"))
+        stem = backbone.stem(image, self._constants)
+        for name, value in zip(("tokens", "pyramid", "stride4"), stem, strict=True):
+            self._value(report, name, value)
+        keep = None
+        if self._counts is not None:
+            if self.memory is None:
+                keep = all_positions(*stem.tokens_BNC.shape[:2])
+            else:
+                noise = self._get("rank_noise")
+                chosen = backbone.select(
+                    stem.tokens_BNC, self.memory, self._constants, grid, noise
+                )
+                keep = self._get("kept_1_2")
+                _share(report, "kept_1_2", keep, chosen)
+        trunk = backbone.trunk(stem, keep, self._selection(), self._constants, grid)
+        for stride, value in zip((4, 8, 16, 32), trunk.features, strict=True):
+            self._value(report, f"feature{stride}", value)
+        self._memory(report, trunk)
+        self._head(report, trunk)
+
+    def _selection(self) -> Selection:
+        if self._counts is None:
+            return Selection()
+        # The runner's state has moved on: what was `next_ref_positions` is `ref_positions` now.
+        names = ("ref_positions", "kept_6_8", "kept_9_11")
+        kept_3_5, kept_6_8, kept_9_11 = (self._get(name) for name in names)
+        return Selection(self._counts, forced=(kept_3_5, kept_6_8, kept_9_11))
+
+    def _memory(self, report: ParityReport, trunk: TrunkOutput) -> None:
+        self.memory = trunk.memory
+        if trunk.memory is None:
+            return
+        self._value(report, "ref_tokens", trunk.memory.tokens_BKC)
+        self._value(report, "ref_scores", trunk.memory.scores_BK)
+        names = ("ref_positions", "kept_6_8", "kept_9_11")
+        shown = ("kept_3_5", "kept_6_8", "kept_9_11")
+        for name, label, chosen in zip(names, shown, trunk.kept, strict=True):
+            _share(report, label, self._get(name), chosen)
+
+    def _head(self, report: ParityReport, trunk: TrunkOutput) -> None:
+        masks = [self._get(f"attention_mask{i}") for i in range(self._layers)]
+        valid = self._get("track_valid")
+        out = self._model.panoptic_head(
+            trunk.features, self._get("track_queries"), valid, masks
+        )
+        # A slot without a track has rows of its own that nobody reads.
+        static = torch.ones(valid.shape[0], self._model.config.num_queries, dtype=torch.bool)
+        read = torch.cat([static, valid], dim=1)
+        for name, value in (
+            ("class_logits", out.class_logits_BQK),
+            ("mask_embeds", out.mask_embeds_BQD),
+            ("queries", out.queries_BQD),
+        ):
+            self._value(report, name, value, read)
+        self._value(report, "mask_features", out.mask_features_BDHW)
+
+    def _get(self, name: str) -> Tensor:
+        # A copy: inference tensors must not share memory with buffers that a runner rewrites.
+        return torch.from_numpy(self._runner.download(name).copy())
+
+    def _value(self, report: ParityReport, name: str, expected: Tensor,
+               rows: Tensor | None = None) -> None:
+        got = self._get(name)
+        if rows is not None:
+            got, expected = got[rows], expected[rows]
+        difference = report.outputs.setdefault(name, OutputDifference())
+        difference.add(got.numpy(), expected.numpy())
+
+
+def _share(report: ParityReport, name: str, got: Tensor, chosen: Tensor) -> None:
+    shares = [
+        np.intersect1d(g, c).size / len(g)
+        for g, c in zip(got.numpy(), chosen.numpy(), strict=True)
+    ]
+    report.equal_tokens[name] = min([report.equal_tokens.get(name, 1.0), *shares])

@@ -1,0 +1,1 @@
+"""Cuts the model into stages with tensor-only signatures."""

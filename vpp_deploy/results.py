@@ -1,0 +1,71 @@
+"""What one frame gives: plain arrays that every later part (tracker, sinks, drawing) passes on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Instances found in one frame, before tracking, best score first (MODEL.md 4).
+
+    Attributes:
+        query_ids: (n,) int64, the query behind each instance: 0-99 static, 100 + t for the t-th
+            track query. A query may appear with several labels.
+        labels: (n,) int64, class index from 0.
+        scores: (n,) float32, class score times mask score.
+        boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of the frame, x2 and y2 exclusive.
+        masks: (n, H, W) bool at the frame's size.
+    """
+
+    query_ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Instances of one frame with their identity: existing tracks by score, then new by score.
+
+    Attributes:
+        ids: (n,) int64, stable through the video, counted from 0, with gaps.
+        labels, scores, boxes, masks: as in `Detections`.
+        query_ids: (n,) int64, the query that carried each instance in this frame.
+    """
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    query_ids: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What a session returns for one frame.
+
+    Attributes:
+        index: the frame's number in its source, from 0.
+        time_s: presentation time in seconds, None where the source has none.
+        tracks: the tracked instances.
+        stage_ms: wall time per stage in milliseconds, in the order they ran.
+        first: True for a first frame or the frame after a reset (all tokens ran).
+        tracks_dropped: tracks forgotten in this frame because every track slot was taken.
+    """
+
+    index: int
+    time_s: float | None
+    tracks: Tracks
+    stage_ms: dict[str, float]
+    first: bool
+    tracks_dropped: int

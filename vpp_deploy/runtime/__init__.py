@@ -1,0 +1,1 @@
+"""Runs a pipeline over video: runners, temporal state, post-processing, tracker, session."""

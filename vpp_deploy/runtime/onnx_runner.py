@@ -1,0 +1,199 @@
+"""Runs a bundle's graphs in ONNX Runtime over buffers that are allocated once.
+
+Every tensor of the pipeline has its place in memory from the start: outputs are bound to the
+buffers that later stages read, the temporal state is double-buffered, and a frame allocates and
+copies nothing but what `upload` brings in.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpp_deploy.errors import BackendError, BundleError
+from vpp_deploy.manifests import Manifest
+from vpp_deploy.specs import PipelineSpec, StageSpec, TensorSpec
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_ORT_TYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+}
+
+
+class OnnxRunner:
+    """A `PipelineRunner` over ONNX Runtime sessions."""
+
+    def __init__(self, folder: Path, manifest: Manifest, provider: str = "cpu",
+                 threads: int | None = None) -> None:
+        """Loads every graph and binds every buffer.
+
+        Args:
+            folder: the bundle, whose hashes `read_manifest` has checked.
+            manifest: of that bundle.
+            provider: a key of `PROVIDERS`.
+            threads: threads of one operator; None leaves it to ONNX Runtime (one per core).
+
+        Raises:
+            BackendError: ONNX Runtime, or the provider asked for, is not available.
+            BundleError: a graph's tensors are not those of the manifest.
+        """
+        self._spec = manifest.pipeline
+        self._batch = manifest.batch
+        graphs = {
+            stage.name: folder / manifest.files[stage.name] for stage in self._spec.stages
+        }
+        self._sessions = open_sessions(graphs, provider, threads)
+        for stage in self._spec.stages:
+            _check_signature(self._sessions[stage.name], stage)
+        self._parity = 0
+        self._buffers = self._allocate()
+        self._bindings = {
+            (stage.name, parity, cold): self._bind(stage, parity, cold)
+            for stage in self._spec.stages
+            for parity in (0, 1)
+            for cold in (False, True)
+        }
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """The bundle's pipeline."""
+        return self._spec
+
+    @property
+    def batch(self) -> int:
+        """Streams that the bundle was exported for."""
+        return self._batch
+
+    def upload(self, name: str, value: NDArray[Any]) -> None:
+        """Copies into the buffer of `name`; shapes must agree."""
+        buffer = self._buffers[name][self._parity]
+        if buffer.shape != value.shape:
+            raise ValueError(f"{name} takes shape {buffer.shape}, got {value.shape}")
+        np.copyto(buffer, value, casting="no")
+
+    def run(self, stage: str, *, cold: bool = False) -> None:
+        """Runs the stage over its bound buffers."""
+        self._sessions[stage].run_with_iobinding(self._bindings[stage, self._parity, cold])
+
+    def download(self, name: str) -> NDArray[Any]:
+        """The buffer of `name` itself."""
+        return self._buffers[name][self._parity]
+
+    def advance(self) -> None:
+        """Swaps the two buffers of every state edge."""
+        self._parity = 1 - self._parity
+
+    def _allocate(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """A pair of buffers for each name, by parity: the same one twice, but for the state."""
+        specs = {
+            spec.name: spec
+            for stage in self._spec.stages
+            for spec in (*stage.inputs, *stage.outputs)
+            if -1 not in spec.shape
+        }
+        buffers: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        for name, spec in specs.items():
+            one = np.zeros(spec.shape, spec.dtype)
+            buffers[name] = (one, one)
+        for edge in self._spec.state:
+            (even, _), (odd, _) = buffers[edge.input], buffers[edge.output]
+            buffers[edge.input], buffers[edge.output] = (even, odd), (odd, even)
+        return buffers
+
+    def _bind(self, stage: StageSpec, parity: int, cold: bool) -> Any:
+        binding = self._sessions[stage.name].io_binding()
+        start = self._spec.cold_start
+        for spec in stage.inputs:
+            buffer = self._buffers[spec.name][parity]
+            if cold and start is not None and spec.name == start.keep:
+                everything = np.tile(np.arange(start.num_tokens), (self._batch, 1))
+                # The binding holds a bare pointer: the array must live as long as the runner.
+                buffer = self._buffers.setdefault(f"every {start.keep}", (everything,) * 2)[0]
+            binding.bind_input(spec.name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
+        for spec in stage.outputs:
+            buffer = self._buffers[spec.name][parity]
+            binding.bind_output(
+                spec.name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data
+            )
+        return binding
+
+
+def open_sessions(graphs: dict[str, Path], provider: str,
+                  threads: int | None = None) -> dict[str, Any]:
+    """One ONNX Runtime session for each graph, on the provider asked for and no other.
+
+    Raises:
+        BackendError: ONNX Runtime, or the provider asked for, is not available.
+        BundleError: a graph cannot be loaded.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise BackendError(
+            "ONNX Runtime is not installed; install vpp-deploy[cpu], or vpp-deploy[gpu] for CUDA"
+        ) from error
+    if provider not in PROVIDERS:
+        raise BackendError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+    name = PROVIDERS[provider]
+    if name not in ort.get_available_providers():
+        raise BackendError(
+            f"this ONNX Runtime has no {name}; install vpp-deploy[gpu] in place of vpp-deploy[cpu]"
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if provider != "cpu":
+        # Without this, a machine without a GPU gets a message on stderr and runs on the CPU.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    sessions = {}
+    for stage, path in graphs.items():
+        try:
+            session = ort.InferenceSession(str(path), options, providers=[name])
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            kind = BundleError if provider == "cpu" else BackendError
+            raise kind(f"ONNX Runtime cannot load {path} on {name}: {_one_line(error)}") from error
+        if session.get_providers()[0] != name:
+            raise BackendError(
+                f"asked for {name}, got {session.get_providers()[0]}: no such device here"
+            )
+        sessions[stage] = session
+    return sessions
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_signature(session: Any, stage: StageSpec) -> None:
+    def described(tensors: Any) -> list[TensorSpec]:
+        return [
+            TensorSpec(
+                t.name,
+                _ORT_TYPES.get(t.type, t.type),
+                tuple(size if isinstance(size, int) else -1 for size in t.shape),
+            )
+            for t in tensors
+        ]
+
+    for kind, got, expected in (
+        ("inputs", described(session.get_inputs()), stage.inputs),
+        ("outputs", described(session.get_outputs()), stage.outputs),
+    ):
+        for a, b in zip(got, expected, strict=False):
+            if a != b:
+                raise BundleError(
+                    f"{stage.name}: the graph's {kind} have {a}, the manifest says {b}; "
+                    "export the bundle again"
+                )
+        if len(got) != len(expected):
+            raise BundleError(
+                f"{stage.name}: the graph has {len(got)} {kind}, the manifest {len(expected)}; "
+                "export the bundle again"
+            )

@@ -1,0 +1,117 @@
+"""From a path to a pipeline that is ready to run: a bundle, or a checkpoint."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vpp_deploy.errors import BackendError, BundleError
+from vpp_deploy.manifests import MANIFEST_NAME, read_manifest
+from vpp_deploy.runtime.onnx_runner import OnnxRunner
+from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.runtime.torch_runner import TorchRunner
+
+Rule = Literal["published", "budgets"]
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A pipeline with what its results need to be understood.
+
+    Attributes:
+        name: for people to read.
+        kind: what was opened and who computes it, for people to read.
+        runner: computes the stages.
+        classes: names, without background.
+        budgets: tokens that run in blocks 1-2, 3-5, 6-8, 9-11; None where they vary or where the
+            model is dense.
+    """
+
+    name: str
+    kind: str
+    runner: PipelineRunner
+    classes: tuple[str, ...]
+    budgets: tuple[int, ...] | None
+
+
+def newest_model(folders: tuple[Path, ...] = (Path("engines"), Path("export"))) -> Path:
+    """The most recently made bundle or engine of `folders`.
+
+    Raises:
+        BundleError: there is none.
+    """
+    found = [path for folder in folders for path in folder.glob(f"*/{MANIFEST_NAME}")]
+    if not found:
+        looked = " and ".join(f"{folder}/" for folder in folders)
+        raise BundleError(
+            f"no model in {looked}; make one with `vpp-deploy export CHECKPOINT`, or name one with "
+            "--model"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def open_bundle(folder: Path, provider: str = "cpu", threads: int | None = None) -> OpenedModel:
+    """Loads a bundle into ONNX Runtime.
+
+    Raises:
+        BundleError: the bundle is damaged, foreign or of another version.
+        BackendError: ONNX Runtime or the provider is not available.
+    """
+    manifest = read_manifest(folder)
+    runner = OnnxRunner(folder, manifest, provider, threads)
+    return OpenedModel(
+        manifest.name,
+        f"bundle on ONNX Runtime ({provider})",
+        runner,
+        manifest.classes,
+        manifest.budgets or None,
+    )
+
+
+def open_checkpoint(
+    path: Path,
+    input_size: tuple[int, int],
+    rule: Rule = "published",
+    recipe_path: Path | None = None,
+    threads: int | None = None,
+) -> OpenedModel:
+    """Builds the PyTorch model of a checkpoint: the reference, in eager mode, on the CPU.
+
+    Args:
+        path: .pth or .safetensors.
+        input_size: (H, W) of the padded input, multiples of 32.
+        rule: the published threshold rule with any number of tracks, or the recipe's budgets and
+            track slots.
+        recipe_path: what the checkpoint does not say, and the budgets; None finds one for the
+            checkpoint in `export/` where it is needed.
+        threads: of PyTorch; None leaves it to PyTorch (one per core).
+
+    Raises:
+        BackendError: PyTorch is not installed.
+        CheckpointError: the checkpoint cannot be read or does not fit.
+        RecipeError: a setting is missing or contradicts the checkpoint.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise BackendError(
+            f"{path} is a checkpoint, and running one needs PyTorch; install vpp-deploy[export], "
+            "or export it elsewhere and run the bundle"
+        ) from error
+
+    from vpp_deploy.models.deformable import sample_grid
+    from vpp_deploy.partition.prepare import prepare_budgets, prepare_published
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    prepare = prepare_published if rule == "published" else prepare_budgets
+    prepared = prepare(path, recipe_path, input_size, sample_grid)
+    return OpenedModel(
+        path.name,
+        f"checkpoint on PyTorch (cpu), {rule} rule",
+        TorchRunner(prepared.plan),
+        prepared.model.config.classes,
+        None if prepared.budgets is None else dataclasses.astuple(prepared.budgets),
+    )

@@ -1,0 +1,218 @@
+"""A video, frame by frame: a small interpreter over a pipeline's named tensors.
+
+It puts the frame and the tracks into the table, runs the stages in order, reads the results and
+swaps the state. How the model was cut is the specification's business: nothing here changes with
+it.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpp_deploy.results import FrameResult
+from vpp_deploy.runtime.postprocess import PostprocessSettings, detect
+from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.runtime.tracker import Tracker
+from vpp_deploy.video.resize import ResizePlan, plan_for_input, resize_frame
+from vpp_deploy.video.source import Frame
+
+_NOISE_SCALE = 0.1  # the published selectors divide their Gumbel noise by a temperature of 10
+
+
+@dataclass
+class _Stream:
+    """What one stream carries between frames beside the runner's temporal state."""
+
+    tracker: Tracker
+    cold: bool = True
+    plan: ResizePlan | None = None
+    frames_seen: int = 0
+
+
+@dataclass
+class _Clock:
+    """Wall time per stage of one frame, in milliseconds."""
+
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    _start: float = field(default_factory=time.perf_counter)
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.stage_ms[name] = self.stage_ms.get(name, 0.0) + (now - self._start) * 1e3
+        self._start = now
+
+
+class VideoSession:
+    """Steps the streams of one pipeline; owns their temporal state and their tracks."""
+
+    def __init__(
+        self,
+        runner: PipelineRunner,
+        *,
+        settings: PostprocessSettings | None = None,
+        exploration_seed: int | None = None,
+    ) -> None:
+        """Starts with every stream at its first frame.
+
+        Args:
+            runner: computes the stages.
+            settings: thresholds of post-processing; the published ones by default.
+            exploration_seed: None ranks the tokens as they score. A seed adds the published
+                code's noise to Map-SM's ranking, the same for the same seed, so that background
+                tokens are let in now and then.
+        """
+        self._runner = runner
+        self._settings = settings or PostprocessSettings()
+        self._rng = None if exploration_seed is None else np.random.default_rng(exploration_seed)
+        spec = runner.spec
+        frames = spec.tensor("frames")
+        self.input_size = (frames.shape[1], frames.shape[2])
+        slots = spec.tensor("track_queries").shape
+        self._slots = None if slots[1] == -1 else slots[1]
+        self._query_width = slots[2]
+        self._streams = [self._new_stream() for _ in range(runner.batch)]
+        self._frames = np.zeros(frames.shape, np.uint8)
+        self._sizes = np.zeros((runner.batch, 2), np.int64)
+        names = {t.name for stage in spec.stages for t in stage.inputs}
+        self._noise_name = "rank_noise" if "rank_noise" in names else None
+        if self._noise_name is not None:
+            self._noise = np.zeros(spec.tensor(self._noise_name).shape, np.float32)
+            runner.upload(self._noise_name, self._noise)
+
+    def reset(self, stream: int | None = None) -> None:
+        """Forgets the temporal state and the tracks of one stream, or of all."""
+        for s in range(len(self._streams)) if stream is None else (stream,):
+            self._streams[s] = self._new_stream()
+
+    def plan(self, frame_size: tuple[int, int]) -> ResizePlan:
+        """How frames of (Ho, Wo) pixels become this pipeline's input."""
+        return plan_for_input(frame_size[0], frame_size[1], self.input_size)
+
+    def step(self, frame: Frame) -> FrameResult:
+        """The next frame of a single stream.
+
+        Raises:
+            ValueError: the pipeline steps several streams; use `step_batch`.
+        """
+        if len(self._streams) != 1:
+            raise ValueError(f"this pipeline steps {len(self._streams)} streams: use step_batch")
+        (result,) = self.step_batch([frame])
+        assert result is not None
+        return result
+
+    def step_batch(self, frames: Sequence[Frame | None]) -> list[FrameResult | None]:
+        """The next frame of every stream; None for a stream that has none (it is reset).
+
+        Raises:
+            ValueError: another number of frames than streams.
+        """
+        if len(frames) != len(self._streams):
+            raise ValueError(f"got {len(frames)} frames for {len(self._streams)} streams")
+        clock = _Clock()
+        valid = self._upload_frames(frames)
+        clock.lap("resize")
+        self._upload_tracks(valid)
+        if self._noise_name is not None and self._rng is not None:
+            noise = self._rng.logistic(0.0, _NOISE_SCALE, self._noise.shape)
+            self._runner.upload(self._noise_name, noise.astype(np.float32))
+        self._run_stages(clock)
+        outputs = [
+            self._runner.download(name)
+            for name in ("class_logits", "mask_embeds", "mask_features", "queries")
+        ]
+        return [
+            None if frame is None else self._finish(s, frame, valid[s], outputs, clock)
+            for s, frame in enumerate(frames)
+        ]
+
+    def _new_stream(self) -> _Stream:
+        return _Stream(Tracker(self._slots, self._query_width))
+
+    def _upload_frames(self, frames: Sequence[Frame | None]) -> list[NDArray[np.bool_]]:
+        """Resizes every frame into its place and says which track slots each stream uses."""
+        valid = []
+        for s, frame in enumerate(frames):
+            if frame is None:
+                self._streams[s] = self._new_stream()
+            stream = self._streams[s]
+            if frame is not None:
+                height, width = frame.rgb.shape[:2]
+                stream.plan = self.plan((height, width))
+                resize_frame(frame.rgb, stream.plan, out=self._frames[s])
+                self._sizes[s] = stream.plan.resized
+            count = len(stream.tracker)
+            slots = count if self._slots is None else self._slots
+            valid.append(np.arange(slots) < count)
+        self._runner.upload("frames", self._frames)
+        self._runner.upload("frame_sizes", self._sizes)
+        return valid
+
+    def _upload_tracks(self, valid: list[NDArray[np.bool_]]) -> None:
+        queries = np.zeros((len(valid), len(valid[0]), self._query_width), np.float32)
+        for s, stream in enumerate(self._streams):
+            features = stream.tracker.track_queries()
+            queries[s, : len(features)] = features
+        self._runner.upload("track_queries", queries)
+        self._runner.upload("track_valid", np.stack(valid))
+
+    def _run_stages(self, clock: _Clock) -> None:
+        start = self._runner.spec.cold_start
+        cold = np.array([stream.cold for stream in self._streams])
+        for stage in self._runner.spec.stages:
+            consumes = start is not None and any(t.name == start.keep for t in stage.inputs)
+            if start is not None and stage.name in start.skip and cold.all():
+                continue
+            if not consumes:
+                self._runner.run(stage.name)
+            elif cold.any() and not cold.all():
+                self._run_mixed(stage.name, [t.name for t in stage.outputs], cold)
+            else:
+                self._runner.run(stage.name, cold=bool(cold.all()))
+            clock.lap(stage.name)
+        self._runner.advance()
+        for stream in self._streams:
+            stream.cold = False
+
+    def _run_mixed(self, stage: str, outputs: list[str], cold: NDArray[np.bool_]) -> None:
+        """Some streams are at their first frame, some not: runs both ways, keeps each one's own.
+
+        So every stream gets to the last bit what it would get if all were like it. It costs a
+        second run of the stage, on such frames only.
+        """
+        self._runner.run(stage)
+        warm = {name: self._runner.download(name)[~cold].copy() for name in outputs}
+        self._runner.run(stage, cold=True)
+        for name, rows in warm.items():
+            merged = self._runner.download(name).copy()
+            merged[~cold] = rows
+            self._runner.upload(name, merged)
+
+    def _finish(self, s: int, frame: Frame, valid: NDArray[np.bool_], outputs: list[NDArray[Any]],
+                clock: _Clock) -> FrameResult:
+        """Post-processing and tracking of one stream."""
+        stream = self._streams[s]
+        assert stream.plan is not None
+        own = _Clock(dict(clock.stage_ms))
+        logits, embeds, features, queries = (tensor[s] for tensor in outputs)
+        detections = detect(
+            logits,
+            embeds,
+            features,
+            valid,
+            self.input_size,
+            stream.plan.resized,
+            stream.plan.frame_size,
+            self._settings,
+        )
+        own.lap("postprocess")
+        update = stream.tracker.update(stream.frames_seen, detections, queries)
+        own.lap("tracking")
+        first = stream.frames_seen == 0
+        stream.frames_seen += 1
+        return FrameResult(
+            frame.index, frame.time_s, update.tracks, own.stage_ms, first, update.dropped
+        )

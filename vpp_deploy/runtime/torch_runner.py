@@ -1,0 +1,75 @@
+"""Runs the stages as PyTorch modules: slow, and what every other runner is compared with."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpp_deploy.specs import PipelineSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from vpp_deploy.partition.plan import PipelinePlan
+
+
+class TorchRunner:
+    """A `PipelineRunner` over a plan's modules. Sizes may vary (published rule, any tracks)."""
+
+    def __init__(self, plan: "PipelinePlan") -> None:
+        """Takes the stages of `plan` as they are; their weights are not copied."""
+        # Deployment machines have no torch: it is imported where a plan already proves it there.
+        import torch
+
+        self._torch = torch
+        self._plan = plan
+        self._inputs = {s.name: [t.name for t in s.inputs] for s in plan.spec.stages}
+        self._outputs = {s.name: [t.name for t in s.outputs] for s in plan.spec.stages}
+        self._table: dict[str, torch.Tensor] = {}
+        self._cold = self._cold_values()
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """The plan's specification."""
+        return self._plan.spec
+
+    @property
+    def batch(self) -> int:
+        """Streams of the plan."""
+        return self._plan.spec.stages[0].inputs[0].shape[0]
+
+    def upload(self, name: str, value: NDArray[Any]) -> None:
+        """Replaces the tensor `name`; its size may differ from the last."""
+        self._table[name] = self._torch.from_numpy(np.array(value))
+
+    def run(self, stage: str, *, cold: bool = False) -> None:
+        """Calls the stage's module without gradients."""
+        table = {**self._table, **self._cold} if cold else self._table
+        with self._torch.inference_mode():
+            result = self._plan.stages[stage](*(table[name] for name in self._inputs[stage]))
+        values = result if isinstance(result, tuple) else (result,)
+        self._table.update(zip(self._outputs[stage], values, strict=True))
+
+    def download(self, name: str) -> NDArray[Any]:
+        """A view of the tensor `name`."""
+        value: NDArray[Any] = self._table[name].numpy()
+        return value
+
+    def advance(self) -> None:
+        """Moves the state."""
+        for edge in self.spec.state:
+            self._table[edge.input] = self._table[edge.output]
+
+    def _cold_values(self) -> dict[str, "torch.Tensor"]:
+        """What stands in for the outputs of the stages that a first frame skips."""
+        cold = self.spec.cold_start
+        if cold is None:
+            return {}
+        values = {}
+        for stage in self.spec.stages:
+            if stage.name not in cold.skip:
+                continue
+            for spec in stage.outputs:
+                values[spec.name] = self._torch.zeros(spec.shape, dtype=self._torch.bool)
+        values[cold.keep] = self._torch.arange(cold.num_tokens).repeat(self.batch, 1)
+        return values

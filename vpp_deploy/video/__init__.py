@@ -1,0 +1,1 @@
+"""Frames in (files, image folders, resizing), results and pictures out."""

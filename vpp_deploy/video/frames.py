@@ -1,0 +1,118 @@
+"""What every source of frames has in common, whether it decodes a file or reads a folder."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpp_deploy.errors import VideoError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame.
+
+    Attributes:
+        index: the frame's number in its source, from 0, counting every frame that decodes.
+        time_s: presentation time in seconds, None where the source has none.
+        rgb: (H, W, 3) uint8, upright.
+
+    Raises:
+        ValueError: rgb is not (H, W, 3) uint8, or the index is negative.
+    """
+
+    index: int
+    time_s: float | None
+    rgb: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if self.index < 0:
+            raise ValueError(f"frame index {self.index} is negative")
+        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
+            raise ValueError(f"rgb is {self.rgb.dtype} {self.rgb.shape}, expected uint8 (H, W, 3)")
+
+
+class VideoSource(ABC):
+    """An iterator of frames of one size, to be used as a context manager; it runs once.
+
+    One frame is held at a time. Everything that is wrong with the source is a VideoError; frames
+    that came before it stay valid.
+
+    Attributes:
+        path: the file or folder.
+        name: its name without folders, for people to read.
+        frame_size: (H, W) of the first frame in pixels, upright.
+        fps: frames a second of the source (whatever the stride), None where unknown.
+        num_frames: how many frames this range should give. An estimate for progress bars: file
+            headers lie. None where even that is unknown.
+        frames_skipped_corrupt: packets or images so far that could not be decoded.
+        frames_damaged: frames so far that were decoded with visible damage, and used.
+        truncated: the file ended early: in the middle of a packet, by a read error, or more than
+            5 % short of the number of frames that its header states. Known once it has been read.
+    """
+
+    frame_size: tuple[int, int]
+    fps: float | None
+    num_frames: int | None
+
+    def __init__(self, path: Path, selected: range) -> None:
+        self.path = path
+        self.name = path.name
+        self.frames_skipped_corrupt = 0
+        self.frames_damaged = 0
+        self.truncated = False
+        self._selected = selected
+        self._num_seen = 0  # frames of the source that were passed, selected or not
+        self._frames = self._checked()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._frames
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the source; closing twice is allowed."""
+
+    @abstractmethod
+    def _read(self) -> Iterator[Frame]:
+        """Yield the selected frames, keeping the counters."""
+
+    def _label(self, index: int) -> str:
+        """Name one frame in a message."""
+        return f"frame {index}"
+
+    def _checked(self) -> Iterator[Frame]:
+        empty = True
+        for frame in self._read():
+            if frame.rgb.shape[:2] != self.frame_size:
+                raise VideoError(
+                    f"{self.path}: {self._label(frame.index)} is {_wxh(frame.rgb.shape)}, but the "
+                    f"first is {_wxh(self.frame_size)}; bring all frames to one size, or end the "
+                    f"range before frame {frame.index}"
+                )
+            empty = False
+            yield frame
+        if empty:
+            raise VideoError(
+                f"{self.path}: no readable frame from {self._selected.start} on; it has "
+                f"{self._num_seen} frames, counted from 0: choose a smaller start"
+            )
+
+
+def _wxh(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
