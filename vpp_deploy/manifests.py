@@ -96,7 +96,9 @@ def read_manifest(folder: Path) -> Manifest:
         document = json.loads(path.read_text())
         schema = document.pop("schema")
     except (ValueError, AttributeError, KeyError, OSError) as error:
-        raise BundleError(f"{path} cannot be read as a manifest: {error!r}; export again") from error
+        raise BundleError(
+            f"{path} cannot be read as a manifest: {error!r}; export again"
+        ) from error
     if schema != SCHEMA:
         raise BundleError(
             f"{path} has schema {schema!r}, this version reads {SCHEMA}; export the bundle again"
@@ -138,7 +140,12 @@ def _manifest(d: dict[str, Any]) -> Manifest:
             "classes": tuple(d["classes"]),
             "budgets": tuple(d["budgets"]),
             "preprocessing": Preprocessing(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in preprocessing.items()}
+                **{
+                    **preprocessing,
+                    "input_size": tuple(preprocessing["input_size"]),
+                    "mean_rgb": tuple(preprocessing["mean_rgb"]),
+                    "std_rgb": tuple(preprocessing["std_rgb"]),
+                }
             ),
         }
     )

@@ -6,8 +6,10 @@ masks, because a score or a mask logit within rounding of its threshold would ot
 difference of 1e-6 into another frame, and say nothing of the graphs.
 """
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,13 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vpp_deploy.errors import ExportError
+from vpp_deploy.manifests import Manifest
 from vpp_deploy.models.backbone import GridConstants, Selection, TrunkOutput
 from vpp_deploy.models.selectors import TokenMemory
 from vpp_deploy.models.tokens import all_positions
 from vpp_deploy.models.vpp import VppModel, normalise
+from vpp_deploy.partition.prepare import Prepared
+from vpp_deploy.runtime.onnx_runner import OnnxRunner
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.session import VideoSession
-from vpp_deploy.video.source import Frame
+from vpp_deploy.video.source import Frame, open_source
+from vpp_deploy.video.synthetic import moving_scene
 
 VALUE_TOLERANCE = 1e-4
 TOKEN_TOLERANCE = 0.99
@@ -89,8 +95,13 @@ class ParityReport:
         }
 
 
-def compare(model: VppModel, counts: tuple[int, int, int] | None, runner: PipelineRunner,
-            frames: Iterable[list[Frame]], reset_at: int | None = None) -> ParityReport:
+def compare(
+    model: VppModel,
+    counts: tuple[int, int, int] | None,
+    runner: PipelineRunner,
+    frames: Iterable[list[Frame]],
+    reset_at: int | None = None,
+) -> ParityReport:
     """Steps `runner` over `frames`, shadowed by `model`.
 
     Args:
@@ -113,11 +124,57 @@ def compare(model: VppModel, counts: tuple[int, int, int] | None, runner: Pipeli
     return report
 
 
+class BundleVerifier:
+    """What `export --verify` calls on a staged bundle, before it appears under its name.
+
+    Attributes:
+        report: of the comparison, once it has run.
+    """
+
+    def __init__(self, prepared: Prepared, num_frames: int, like: Path | None = None) -> None:
+        """Takes the model that was exported.
+
+        Args:
+            prepared: model and plan.
+            num_frames: to compare; all streams are reset half-way.
+            like: video to take them from; None makes moving scenes.
+        """
+        self.report = ParityReport()
+        self._prepared = prepared
+        self._num_frames = num_frames
+        self._like = like
+
+    def __call__(self, folder: Path, manifest: Manifest) -> dict[str, object]:
+        """Compares the graphs in `folder` with the model.
+
+        Raises:
+            ExportError: something is outside the tolerance.
+        """
+        budgets = self._prepared.budgets
+        counts = None if budgets is None else dataclasses.astuple(budgets)[1:]
+        runner = OnnxRunner(folder, manifest)
+        frames = self._frames(manifest)
+        half = self._num_frames // 2
+        self.report = compare(self._prepared.model, counts, runner, frames, reset_at=half)
+        self.report.check()
+        return self.report.summary()
+
+    def _frames(self, manifest: Manifest) -> Iterator[list[Frame]]:
+        if self._like is not None:
+            with open_source(self._like, stop=self._num_frames) as source:
+                yield from ([frame] * manifest.batch for frame in source)
+            return
+        size = manifest.preprocessing.input_size
+        streams = [moving_scene(size, self._num_frames, seed) for seed in range(manifest.batch)]
+        yield from (list(frames) for frames in zip(*streams, strict=True))
+
+
 class _Shadow:
     """Repeats in PyTorch the frame that a runner has just done, under its decisions."""
 
-    def __init__(self, model: VppModel, counts: tuple[int, int, int] | None,
-                 runner: PipelineRunner) -> None:
+    def __init__(
+        self, model: VppModel, counts: tuple[int, int, int] | None, runner: PipelineRunner
+    ) -> None:
         self.memory: TokenMemory | None = None
         self._model = model
         self._counts = counts
@@ -141,9 +198,7 @@ class _Shadow:
                 keep = all_positions(*stem.tokens_BNC.shape[:2])
             else:
                 noise = self._get("rank_noise")
-                chosen = backbone.select(
-                    stem.tokens_BNC, self.memory, self._constants, grid, noise
-                )
+                chosen = backbone.select(stem.tokens_BNC, self.memory, self._constants, grid, noise)
                 keep = self._get("kept_1_2")
                 _share(report, "kept_1_2", keep, chosen)
         trunk = backbone.trunk(stem, keep, self._selection(), self._constants, grid)
@@ -174,9 +229,7 @@ class _Shadow:
     def _head(self, report: ParityReport, trunk: TrunkOutput) -> None:
         masks = [self._get(f"attention_mask{i}") for i in range(self._layers)]
         valid = self._get("track_valid")
-        out = self._model.panoptic_head(
-            trunk.features, self._get("track_queries"), valid, masks
-        )
+        out = self._model.panoptic_head(trunk.features, self._get("track_queries"), valid, masks)
         # A slot without a track has rows of its own that nobody reads.
         static = torch.ones(valid.shape[0], self._model.config.num_queries, dtype=torch.bool)
         read = torch.cat([static, valid], dim=1)
@@ -192,8 +245,9 @@ class _Shadow:
         # A copy: inference tensors must not share memory with buffers that a runner rewrites.
         return torch.from_numpy(self._runner.download(name).copy())
 
-    def _value(self, report: ParityReport, name: str, expected: Tensor,
-               rows: Tensor | None = None) -> None:
+    def _value(
+        self, report: ParityReport, name: str, expected: Tensor, rows: Tensor | None = None
+    ) -> None:
         got = self._get(name)
         if rows is not None:
             got, expected = got[rows], expected[rows]
@@ -203,7 +257,6 @@ class _Shadow:
 
 def _share(report: ParityReport, name: str, got: Tensor, chosen: Tensor) -> None:
     shares = [
-        np.intersect1d(g, c).size / len(g)
-        for g, c in zip(got.numpy(), chosen.numpy(), strict=True)
+        np.intersect1d(g, c).size / len(g) for g, c in zip(got.numpy(), chosen.numpy(), strict=True)
     ]
     report.equal_tokens[name] = min([report.equal_tokens.get(name, 1.0), *shares])

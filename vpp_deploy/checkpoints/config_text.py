@@ -45,10 +45,12 @@ def config_values(text: str | None) -> dict[str, object]:
                 case ast.Expr(value=ast.Constant()):
                     pass
                 case _:
-                    # It may change any name that it mentions.
+                    # It may change any name that it mentions, imports or defines.
                     for node in ast.walk(statement):
-                        if isinstance(node, ast.Name):
-                            names[node.id] = UNKNOWN
+                        for field in ("id", "name", "asname"):
+                            mentioned = getattr(node, field, None)
+                            if isinstance(mentioned, str):
+                                names[mentioned] = UNKNOWN
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     return names

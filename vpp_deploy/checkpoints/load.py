@@ -1,5 +1,6 @@
 """From a checkpoint and a recipe's settings to a model that is ready to run."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -32,17 +33,21 @@ def build_model(
     `sampler` is how the model's deformable attention samples.
     """
     config = infer_config(checkpoint, settings)
-    # Shapes first, without memory: a crafted file could describe a model of any size.
+    # Without memory until the shapes are known to fit: a crafted file could describe any size.
     with torch.device("meta"):
-        expected = {key: tuple(t.shape) for key, t in VppModel(config).state_dict().items()}
+        model = VppModel(config, sampler)
+    own = model.state_dict()
     try:
-        check_keys(checkpoint.tensors, expected)
+        check_keys(checkpoint.tensors, {key: tuple(tensor.shape) for key, tensor in own.items()})
         _check_values(checkpoint.tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
-    model = VppModel(config, sampler)
-    weights = {key: checkpoint.tensors.get(key, own) for key, own in model.state_dict().items()}
-    model.load_state_dict(weights, strict=True)
+    weights = {}
+    for key, empty in own.items():
+        # Only BatchNorm's counters, which inference never uses, may be missing.
+        stored = checkpoint.tensors.get(key, torch.zeros(empty.shape, dtype=empty.dtype))
+        weights[key] = stored.to(empty.dtype).contiguous()
+    model.load_state_dict(weights, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 
 
@@ -52,7 +57,8 @@ def _check_values(tensors: dict[str, torch.Tensor]) -> None:
             continue
         if not tensor.is_floating_point():
             raise CheckpointError(f"{key} is {tensor.dtype}; expected floating-point weights")
-        if not bool(torch.isfinite(tensor).all()):
+        # A sum in double precision is finite exactly where all the float32 terms are.
+        if not math.isfinite(tensor.sum(dtype=torch.float64).item()):
             raise CheckpointError(
                 f"{key} has NaN or infinite values; expected finite weights, so use a checkpoint "
                 "from before the training diverged"

@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx
 
-from vpp_deploy.checkpoints.reader import Checkpoint
 from vpp_deploy.errors import ExportError
 from vpp_deploy.export.graphs import export_graph, without_outputs
 from vpp_deploy.export.lint import lint_graph
@@ -21,10 +20,9 @@ from vpp_deploy.manifests import (
     read_manifest,
     write_manifest,
 )
-from vpp_deploy.models.vpp import MEAN_RGB, STD_RGB, VppModel
-from vpp_deploy.partition.plan import PipelinePlan
+from vpp_deploy.models.vpp import MEAN_RGB, STD_RGB
+from vpp_deploy.partition.prepare import Prepared
 from vpp_deploy.partition.stages import InspectedHead
-from vpp_deploy.recipes import Budgets
 from vpp_deploy.specs import StageSpec, TensorSpec
 
 _LIBRARIES = ("torch", "onnx", "onnxscript", "vpp-deploy")
@@ -44,23 +42,18 @@ class OnnxBundle:
 
 
 def export_bundle(
-    model: VppModel,
-    plan: PipelinePlan,
-    checkpoint: Checkpoint,
+    prepared: Prepared,
     folder: Path,
-    budgets: Budgets | None,
     *,
     verify: Verify | None = None,
     progress: Progress = lambda _: None,
 ) -> OnnxBundle:
-    """Exports every stage of `plan` into `folder`, which must not hold anything but a bundle.
+    """Exports every stage into `folder`, which must not hold anything but a bundle.
 
     Args:
-        model: the gather sampler's, so that no GridSample is in the graphs.
-        plan: of that model, with fixed budgets.
-        checkpoint: where the weights came from.
+        prepared: a model with the gather sampler (no GridSample in the graphs), and its plan with
+            fixed budgets.
         folder: its last part is the bundle's name. An older bundle there is replaced.
-        budgets: of the plan; None for a dense model.
         verify: called before the bundle appears; what it raises leaves no bundle.
         progress: told what is being done.
 
@@ -73,25 +66,20 @@ def export_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
         stage_folder = Path(aside) / "bundle"
         stage_folder.mkdir()
-        files = _write_graphs(model, plan, stage_folder, progress)
-        manifest = _manifest(model, plan, checkpoint, folder.name, budgets, stage_folder, files)
+        files = _write_graphs(prepared, stage_folder, progress)
+        manifest = _manifest(prepared, folder.name, stage_folder, files)
         if verify is not None:
-            inspected = dataclasses.replace(
-                manifest,
-                pipeline=_inspected_spec(plan, model.config.decoder_layers),
-                files={**files, "head": INSPECTED_HEAD},
-            )
-            manifest = dataclasses.replace(
-                manifest, verification=verify(stage_folder, inspected)
-            )
+            progress("comparing the graphs with PyTorch")
+            seen = verify(stage_folder, _inspected(prepared, manifest))
+            manifest = dataclasses.replace(manifest, verification=seen)
         (stage_folder / INSPECTED_HEAD).unlink()
         write_manifest(stage_folder, manifest)
         _publish(stage_folder, folder)
     return OnnxBundle(folder, read_manifest(folder))
 
 
-def _write_graphs(model: VppModel, plan: PipelinePlan, folder: Path,
-                  progress: Progress) -> dict[str, str]:
+def _write_graphs(prepared: Prepared, folder: Path, progress: Progress) -> dict[str, str]:
+    model, plan = prepared.model, prepared.plan
     num_tokens = plan.spec.tensor("tokens").shape[1]
     files = {}
     for stage in plan.spec.stages:
@@ -122,15 +110,21 @@ def _inspected_head(stage: StageSpec, layers: int) -> StageSpec:
     return dataclasses.replace(stage, outputs=(*stage.outputs, *masks))
 
 
-def _inspected_spec(plan: PipelinePlan, layers: int) -> Any:
+def _inspected(prepared: Prepared, manifest: Manifest) -> Manifest:
+    """The manifest of the staged bundle, with the head that shows its masks."""
+    layers = prepared.model.config.decoder_layers
     stages = tuple(
-        _inspected_head(s, layers) if s.name == "head" else s for s in plan.spec.stages
+        _inspected_head(s, layers) if s.name == "head" else s for s in manifest.pipeline.stages
     )
-    return dataclasses.replace(plan.spec, stages=stages)
+    return dataclasses.replace(
+        manifest,
+        pipeline=dataclasses.replace(manifest.pipeline, stages=stages),
+        files={**manifest.files, "head": INSPECTED_HEAD},
+    )
 
 
-def _manifest(model: VppModel, plan: PipelinePlan, checkpoint: Checkpoint, name: str,
-              budgets: Budgets | None, folder: Path, files: dict[str, str]) -> Manifest:
+def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]) -> Manifest:
+    model, plan, budgets = prepared.model, prepared.plan, prepared.budgets
     frames = plan.spec.tensor("frames").shape
     return Manifest(
         name=name,
@@ -145,8 +139,8 @@ def _manifest(model: VppModel, plan: PipelinePlan, checkpoint: Checkpoint, name:
         model=dataclasses.asdict(model.config),
         files=files,
         sha256={file: hash_file(folder / file) for file in files.values()},
-        checkpoint=checkpoint.path.name,
-        checkpoint_sha256=checkpoint.sha256,
+        checkpoint=prepared.checkpoint.path.name,
+        checkpoint_sha256=prepared.checkpoint.sha256,
         versions={library: metadata.version(library) for library in _LIBRARIES},
         verification=None,
     )

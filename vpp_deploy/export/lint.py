@@ -43,8 +43,9 @@ def _findings(model: onnx.ModelProto) -> Iterator[str]:
             yield from _node_findings(node, producers, constants)
 
 
-def _node_findings(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto],
-                   constants: dict[str, int]) -> Iterator[str]:
+def _node_findings(
+    node: onnx.NodeProto, producers: dict[str, onnx.NodeProto], constants: dict[str, int]
+) -> Iterator[str]:
     if node.op_type in _FORBIDDEN:
         yield f"{node.op_type}: {_FORBIDDEN[node.op_type]}"
     if node.op_type in _SCATTERS:

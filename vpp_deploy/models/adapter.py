@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpp_deploy.models.config import ModelConfig
-from vpp_deploy.models.deformable import MultiScaleDeformableAttention, Sampler
+from vpp_deploy.models.deformable import LevelSizes, MultiScaleDeformableAttention, Sampler
+from vpp_deploy.models.selectors import MapSelector
 
 _EPS = 1e-6
-
-LevelSizes = tuple[tuple[int, int], ...]
 
 
 def pyramid_sizes(grid: tuple[int, int]) -> LevelSizes:
@@ -23,9 +22,10 @@ def pyramid_sizes(grid: tuple[int, int]) -> LevelSizes:
 
 def split_levels(x_BMC: Tensor, sizes: LevelSizes) -> list[Tensor]:
     """Tokens of several levels back to maps (B, C, height, width)."""
-    parts = x_BMC.split([height * width for height, width in sizes], dim=1)
+    parts = torch.split(x_BMC, [height * width for height, width in sizes], dim=1)
     return [
-        part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, sizes, strict=True)
+        part.transpose(1, 2).reshape(part.shape[0], -1, *size)
+        for part, size in zip(parts, sizes, strict=True)
     ]
 
 
@@ -41,12 +41,14 @@ class Injector(nn.Module):
         )
         self.gamma = nn.Parameter(torch.zeros(config.width))
 
-    def forward(self, x_BNC: Tensor, c_BMC: Tensor, centres_N2: Tensor,
-                sizes: LevelSizes) -> Tensor:
+    def forward(
+        self, x_BNC: Tensor, c_BMC: Tensor, centres_N2: Tensor, sizes: LevelSizes
+    ) -> Tensor:
         """`centres_N2` are the patch centres, `sizes` the pyramid's levels."""
         query = self.query_norm(x_BNC)
         attended = self.attn(query, self.feat_norm(c_BMC), centres_N2, sizes)
-        return x_BNC + self.gamma * (attended + query)
+        out_BNC: Tensor = x_BNC + self.gamma * (attended + query)
+        return out_BNC
 
 
 class DepthwiseConv(nn.Module):
@@ -73,7 +75,8 @@ class ConvFfn(nn.Module):
 
     def forward(self, x_BMC: Tensor, sizes: LevelSizes) -> Tensor:
         """`sizes` are the levels of the pyramid."""
-        return self.fc2(F.gelu(self.dwconv(self.fc1(x_BMC), sizes)))
+        out_BMC: Tensor = self.fc2(F.gelu(self.dwconv(self.fc1(x_BMC), sizes)))
+        return out_BMC
 
 
 class Extractor(nn.Module):
@@ -89,12 +92,19 @@ class Extractor(nn.Module):
         self.ffn = ConvFfn(config.width, config.adapter_ffn_width)
         self.ffn_norm = nn.LayerNorm(config.width, eps=_EPS)
 
-    def forward(self, c_BMC: Tensor, x_BNC: Tensor, cells_M2: Tensor, grid: tuple[int, int],
-                sizes: LevelSizes) -> Tensor:
+    def forward(
+        self,
+        c_BMC: Tensor,
+        x_BNC: Tensor,
+        cells_M2: Tensor,
+        grid: tuple[int, int],
+        sizes: LevelSizes,
+    ) -> Tensor:
         """`cells_M2` are the centres of the pyramid's cells, `grid` is (h, w)."""
         query = self.query_norm(c_BMC)
         c_BMC = c_BMC + self.attn(query, self.feat_norm(x_BNC), cells_M2, (grid,)) + query
-        return c_BMC + self.ffn(self.ffn_norm(c_BMC), sizes)
+        ffn_BMC: Tensor = self.ffn(self.ffn_norm(c_BMC), sizes)
+        return c_BMC + ffn_BMC
 
 
 class Interaction(nn.Module):
@@ -104,7 +114,7 @@ class Interaction(nn.Module):
         super().__init__()
         self.injector = Injector(config, sampler)
         self.extractor = Extractor(config, sampler)
-        if extra_extractors:
-            self.extra_extractors = nn.ModuleList(
-                Extractor(config, sampler) for _ in range(extra_extractors)
-            )
+        self.extra_extractors = nn.ModuleList(
+            Extractor(config, sampler) for _ in range(extra_extractors)
+        )
+        self.matching_module: MapSelector | None = None

@@ -100,7 +100,7 @@ class VppBackbone(nn.Module):
         if config.pruned:
             assert config.selector_width is not None
             assert config.map_selector_width is not None
-            self.interactions[0].matching_module = MapSelector(width, config.map_selector_width)
+            self._interaction(0).matching_module = MapSelector(width, config.map_selector_width)
             self.selective_modules = nn.ModuleList(
                 SelectiveModule(width, config.selector_width) for _ in range(last)
             )
@@ -133,22 +133,35 @@ class VppBackbone(nn.Module):
         x_BNC = self._inject(0, x_BNC, c_BMC, grid, constants)
         return StemOutput(self.blocks[0](x_BNC), c_BMC, c1_BCHW)
 
-    def select(self, x_BNC: Tensor, memory: TokenMemory, constants: GridConstants,
-               grid: tuple[int, int], noise_BN: Tensor) -> Tensor:
+    def select(
+        self,
+        x_BNC: Tensor,
+        memory: TokenMemory,
+        constants: GridConstants,
+        grid: tuple[int, int],
+        noise_BN: Tensor,
+    ) -> Tensor:
         """Map-SM: positions (B, int(N * keep_ratio)) that run in blocks 1 and 2 (MODEL.md 2.3).
 
         Under the published rule a frame whose predecessor kept nothing (K = 0 in the memory) runs
         every token, in every block: `Selection.keep_all` is for the trunk of that frame.
         """
-        if memory.positions_BK.shape[1] == 0:
+        if memory.is_empty:
             return all_positions(x_BNC.shape[0], x_BNC.shape[1], x_BNC.device)
         assert self.config.keep_ratio is not None
         count = int(x_BNC.shape[1] * self.config.keep_ratio)
         prior_NN = constants.distance_prior_NN
-        return self._map_selector(x_BNC, memory, prior_NN, grid, count, noise_BN)
+        kept_BK: Tensor = self._map_selector(x_BNC, memory, prior_NN, grid, count, noise_BN)
+        return kept_BK
 
-    def trunk(self, stem: StemOutput, keep_BK: Tensor | None, selection: Selection,
-              constants: GridConstants, grid: tuple[int, int]) -> TrunkOutput:
+    def trunk(
+        self,
+        stem: StemOutput,
+        keep_BK: Tensor | None,
+        selection: Selection,
+        constants: GridConstants,
+        grid: tuple[int, int],
+    ) -> TrunkOutput:
         """Blocks 1 to 11 on the tokens that are kept, adapters on all (MODEL.md 2.1, 2.2).
 
         Args:
@@ -180,23 +193,29 @@ class VppBackbone(nn.Module):
 
     @property
     def _map_selector(self) -> MapSelector:
-        module = self.interactions[0].matching_module
-        assert isinstance(module, MapSelector)
+        module = self._interaction(0).matching_module
+        assert module is not None, "a dense model has no Map-SM"
         return module
 
-    def _inject(self, i: int, x_BNC: Tensor, c_BMC: Tensor, grid: tuple[int, int],
-                constants: GridConstants) -> Tensor:
-        injector = self.interactions[i].injector
-        return injector(x_BNC, c_BMC, constants.patch_centres_N2, pyramid_sizes(grid))
-
-    def _extract(self, i: int, c_BMC: Tensor, x_BNC: Tensor, grid: tuple[int, int],
-                 constants: GridConstants) -> Tensor:
+    def _interaction(self, i: int) -> Interaction:
         interaction = self.interactions[i]
-        extractors = [interaction.extractor, *getattr(interaction, "extra_extractors", [])]
-        for extractor in extractors:
-            c_BMC = extractor(
-                c_BMC, x_BNC, constants.pyramid_centres_M2, grid, pyramid_sizes(grid)
-            )
+        assert isinstance(interaction, Interaction)
+        return interaction
+
+    def _inject(
+        self, i: int, x_BNC: Tensor, c_BMC: Tensor, grid: tuple[int, int], constants: GridConstants
+    ) -> Tensor:
+        injected_BNC: Tensor = self._interaction(i).injector(
+            x_BNC, c_BMC, constants.patch_centres_N2, pyramid_sizes(grid)
+        )
+        return injected_BNC
+
+    def _extract(
+        self, i: int, c_BMC: Tensor, x_BNC: Tensor, grid: tuple[int, int], constants: GridConstants
+    ) -> Tensor:
+        interaction = self._interaction(i)
+        for extractor in (interaction.extractor, *interaction.extra_extractors):
+            c_BMC = extractor(c_BMC, x_BNC, constants.pyramid_centres_M2, grid, pyramid_sizes(grid))
         return c_BMC
 
     def _run_blocks(self, i: int, x_BNC: Tensor, keep_BK: Tensor | None) -> Tensor:
@@ -217,8 +236,9 @@ class VppBackbone(nn.Module):
         assert keep_BK.shape[0] == 1, "the threshold rule takes one stream at a time"
         return keep_BK[:, scores_BK[0] >= 0]
 
-    def _features(self, x_BNC: Tensor, c_BMC: Tensor, c1_BCHW: Tensor,
-                  grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _features(
+        self, x_BNC: Tensor, c_BMC: Tensor, c1_BCHW: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """f1 to f4 at strides 4, 8, 16, 32."""
         c2, c3, c4 = split_levels(c_BMC, pyramid_sizes(grid))
         c1 = self.up(c2) + c1_BCHW

@@ -35,21 +35,23 @@ class MultiHeadAttention(nn.Module):
             blocked: bool, broadcasts to (B, Q, S), True where a query must not look; no row may
                 be blocked everywhere.
         """
-        weights = torch.chunk(self.in_proj_weight, 3)
-        biases = torch.chunk(self.in_proj_bias, 3)
-        query, key, value = (
-            self._split_heads(F.linear(x, weight, bias))
-            for x, weight, bias in zip(
-                (query_BQD, key_BSD, value_BSD), weights, biases, strict=True
-            )
+        query_BMQd, key_BMSd, value_BMSd = (
+            self._project(i, x) for i, x in enumerate((query_BQD, key_BSD, value_BSD))
         )
-        mixed_BMQd = F.scaled_dot_product_attention(query, key, value, attn_mask=~blocked[:, None])
+        # In full, because the export of `scaled_dot_product_attention` guards against rows that
+        # are masked everywhere with IsNaN nodes (torch 2.13, opset 20).
+        scores_BMQS = (query_BMQd * query_BMQd.shape[3] ** -0.5) @ key_BMSd.transpose(2, 3)
+        weights_BMQS = scores_BMQS.masked_fill(blocked[:, None], float("-inf")).softmax(3)
+        mixed_BMQd = weights_BMQS @ value_BMSd
         output_BQD: Tensor = self.out_proj(mixed_BMQd.transpose(1, 2).flatten(2))
         return output_BQD
 
-    def _split_heads(self, x_BSD: Tensor) -> Tensor:
+    def _project(self, part: int, x_BSD: Tensor) -> Tensor:
+        """(B, M, S, d) by the part of the packed projection: 0 query, 1 key, 2 value."""
         batch, length, width = x_BSD.shape
-        return x_BSD.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
+        rows = slice(part * width, (part + 1) * width)
+        projected_BSD = F.linear(x_BSD, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        return projected_BSD.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 class ResidualAttention(nn.Module):

@@ -78,36 +78,43 @@ def sample_gather(
         (B, Q, C), C = M*D.
     """
     batch, _, heads, width = value_BSMD.shape
-    queries, points = cells_BQMLP2.shape[1], cells_BQMLP2.shape[4]
-    device = value_BSMD.device
-    streams_B111 = torch.arange(batch, dtype=torch.int32, device=device)[:, None, None, None]
-    heads_M1 = torch.arange(heads, dtype=torch.int32, device=device)[:, None]
+    rows_BQMLP, weights_BQMLP4 = _window_rows(level_sizes, cells_BQMLP2, weights_BQMLP)
     parts = torch.split(value_BSMD, [height * width for height, width in level_sizes], dim=1)
+    queries, points = cells_BQMLP2.shape[1], cells_BQMLP2.shape[4]
     summed_N1D = value_BSMD.new_zeros(batch * queries * heads, 1, width)
     for level, (part_BSMD, size) in enumerate(zip(parts, level_sizes, strict=True)):
-        x_BQMP, right = _window(cells_BQMLP2[:, :, :, level, :, 0], size[1])
-        y_BQMP, bottom = _window(cells_BQMLP2[:, :, :, level, :, 1], size[0])
-        window_BQMP = (streams_B111 * (size[0] + 1) + y_BQMP) * (size[1] + 1) + x_BQMP
-        table_row_BQMP = window_BQMP * heads + heads_M1
-        rows = _window_table(part_BSMD, size).index_select(0, table_row_BQMP.flatten())
-        left, top = 1 - right, 1 - bottom
-        shares_BQMP4 = torch.stack((top * left, top * right, bottom * left, bottom * right), dim=4)
-        weights_BQMP4 = shares_BQMP4 * weights_BQMLP[:, :, :, level, :, None]
+        rows_N = rows_BQMLP[:, :, :, level].flatten()
+        gathered = _window_table(part_BSMD, size).index_select(0, rows_N)
         # A small matrix product for each query and head: ONNX Runtime's CPU kernels run it twice
         # as fast as one gather, product and sum for each of the four corners.
-        weights_N1K = weights_BQMP4.to(rows.dtype).reshape(-1, 1, points * 4)
-        summed_N1D = summed_N1D + weights_N1K @ rows.reshape(-1, points * 4, width)
+        weights_N1K = weights_BQMLP4[:, :, :, level].to(gathered.dtype).reshape(-1, 1, points * 4)
+        summed_N1D = summed_N1D + weights_N1K @ gathered.reshape(-1, points * 4, width)
     return summed_N1D.reshape(batch, queries, heads * width)
 
 
-def _window(position: Tensor, extent: int) -> tuple[Tensor, Tensor]:
-    """Index (int32, 0 to extent) of the window around each position, and the second cell's share.
+def _window_rows(
+    level_sizes: LevelSizes, cells_BQMLP2: Tensor, weights_BQMLP: Tensor
+) -> tuple[Tensor, Tensor]:
+    """For each point the row of its level's table (int32), and the weights of the row's cells.
 
-    Window i spans the cells i - 1 and i, of which -1 and `extent` are the border.
+    Window (x, y) spans the columns x - 1 and x and the rows y - 1 and y, of which -1 and the
+    level's extent are the border.
     """
-    position = position.clamp(-1, extent)
-    first = position.floor().clamp(max=extent - 1)
-    return (first + 1).to(torch.int32), position - first
+    device = cells_BQMLP2.device
+    extent_L12 = torch.tensor([[(width, height)] for height, width in level_sizes], device=device)
+    position_BQMLP2 = cells_BQMLP2.clamp(min=-1).minimum(extent_L12)
+    first_BQMLP2 = position_BQMLP2.floor().minimum(extent_L12 - 1)
+    right, bottom = (position_BQMLP2 - first_BQMLP2).unbind(5)
+    left, top = 1 - right, 1 - bottom
+    shares_BQMLP4 = torch.stack((top * left, top * right, bottom * left, bottom * right), dim=5)
+
+    batch, _, heads = cells_BQMLP2.shape[:3]
+    stream_B1111 = torch.arange(batch, dtype=torch.int32, device=device).reshape(-1, 1, 1, 1, 1)
+    head_M11 = torch.arange(heads, dtype=torch.int32, device=device).reshape(-1, 1, 1)
+    num_x_L1, num_y_L1 = (extent_L12 + 1).to(torch.int32).unbind(2)
+    x_BQMLP, y_BQMLP = (first_BQMLP2 + 1).to(torch.int32).unbind(5)
+    window_BQMLP = (stream_B1111 * num_y_L1 + y_BQMLP) * num_x_L1 + x_BQMLP
+    return window_BQMLP * heads + head_M11, shares_BQMLP4 * weights_BQMLP[..., None]
 
 
 def _window_table(value_BSMD: Tensor, size: tuple[int, int]) -> Tensor:

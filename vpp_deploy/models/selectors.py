@@ -31,6 +31,11 @@ class TokenMemory(NamedTuple):
     scores_BK: Tensor
     positions_BK: Tensor
 
+    @property
+    def is_empty(self) -> bool:
+        """No token of that frame ran in block 5: possible under the published rule only."""
+        return self.positions_BK.shape[1] == 0
+
 
 class SelectiveModule(nn.Module):
     """Scores tokens for one of the selections at blocks 3, 6 and 9."""
@@ -42,8 +47,11 @@ class SelectiveModule(nn.Module):
 
     def forward(self, x_BKC: Tensor) -> Tensor:
         """First minus second logit, (B, K): a token is kept by the published rule from 0 up."""
-        logits = self.mlp(self.norm(x_BKC))
-        return logits[..., 0] - logits[..., 1]
+        return _margin(self.mlp(self.norm(x_BKC)))
+
+
+def _margin(logits_BK2: Tensor) -> Tensor:
+    return logits_BK2[..., 0] - logits_BK2[..., 1]
 
 
 def distance_prior(grid: tuple[int, int]) -> Tensor:
@@ -65,24 +73,31 @@ class MapSelector(nn.Module):
 
     def token_scores(self, x_BKC: Tensor) -> Tensor:
         """(B, K) scores of tokens after block 5, to be looked up in the next frame."""
-        logits = self.selector(self.norm_selector(x_BKC))
-        return logits[..., 0] - logits[..., 1]
+        return _margin(self.selector(self.norm_selector(x_BKC)))
 
-    def map_scores(self, x_BNC: Tensor, memory: TokenMemory, prior_NN: Tensor,
-                   grid: tuple[int, int]) -> Tensor:
+    def map_scores(
+        self, x_BNC: Tensor, memory: TokenMemory, prior_NN: Tensor, grid: tuple[int, int]
+    ) -> Tensor:
         """Looked up and smoothed scores of this frame's tokens at the entry of block 1, (B, N)."""
         phi_BNK = x_BNC @ memory.tokens_BKC.transpose(1, 2)
         # The prior is symmetric: rows are contiguous, columns are not.
         prior_BKN = prior_NN.index_select(0, memory.positions_BK.flatten())
-        phi_BNK = phi_BNK + prior_BKN.unflatten(0, memory.positions_BK.shape).transpose(1, 2)
+        phi_BNK = phi_BNK + prior_BKN.reshape(*memory.positions_BK.shape, -1).transpose(1, 2)
         scores_BN = memory.scores_BK.gather(1, phi_BNK.argmax(dim=2))
         score_map = scores_BN.reshape(-1, 1, *grid)
         margin = _POOL_WINDOW // 2
         padded = F.pad(score_map, (margin, margin, margin, margin), mode="replicate")
         return F.avg_pool2d(padded, _POOL_WINDOW, stride=1).flatten(1)
 
-    def forward(self, x_BNC: Tensor, memory: TokenMemory, prior_NN: Tensor, grid: tuple[int, int],
-                count: int, noise_BN: Tensor) -> Tensor:
+    def forward(
+        self,
+        x_BNC: Tensor,
+        memory: TokenMemory,
+        prior_NN: Tensor,
+        grid: tuple[int, int],
+        count: int,
+        noise_BN: Tensor,
+    ) -> Tensor:
         """Positions (B, count) of the tokens that run in blocks 1 and 2.
 
         `noise_BN` is added to the scores before ranking: zeros, or a seeded exploration policy.

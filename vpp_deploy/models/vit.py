@@ -51,7 +51,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x_BKC).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).reshape(batch, tokens, width))
+        projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, tokens, width))
+        return projected
 
 
 class Mlp(nn.Module):
@@ -64,7 +65,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Acts on the last axis."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class Block(nn.Module):
@@ -80,4 +82,5 @@ class Block(nn.Module):
     def forward(self, x_BKC: Tensor) -> Tensor:
         """Runs the block on the K tokens given; they alone attend to each other."""
         x_BKC = x_BKC + self.attn(self.norm1(x_BKC))
-        return x_BKC + self.mlp(self.norm2(x_BKC))
+        mlp_BKC: Tensor = self.mlp(self.norm2(x_BKC))
+        return x_BKC + mlp_BKC

@@ -115,7 +115,7 @@ class VppModel(nn.Module):
             elif memory is not None:
                 noise_1N = torch.zeros(alone.tokens_BNC.shape[:2], device=image.device)
                 keep_1K = backbone.select(alone.tokens_BNC, memory, constants, grid, noise_1N)
-                if memory.positions_BK.shape[1] == 0:
+                if memory.is_empty:
                     rule = Selection(keep_all=True)
             trunks.append(backbone.trunk(alone, keep_1K, rule, constants, grid))
             kept.append(() if keep_1K is None else (keep_1K, *trunks[-1].kept))

@@ -122,8 +122,6 @@ def plan_pipeline(
     )
     selector = (PublishedSelector if published else Selector)(model, input_size)
     trunk = (
-        PublishedTrunk(model, input_size)
-        if published
-        else Trunk(model, input_size, (k3, k6, k9))
+        PublishedTrunk(model, input_size) if published else Trunk(model, input_size, (k3, k6, k9))
     )
     return PipelinePlan(spec, {"stem": stem, "selector": selector, "trunk": trunk, "head": head})

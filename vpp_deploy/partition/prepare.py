@@ -26,18 +26,19 @@ class Prepared:
         checkpoint: where they came from.
         plan: the stages.
         budgets: of the plan; None for a dense model and under the published rule.
-        recipe_name: of the recipe used, None where none was needed.
+        recipe_name: of the recipe used; the checkpoint's own name where none was needed.
     """
 
     model: VppModel
     checkpoint: Checkpoint
     plan: PipelinePlan
     budgets: Budgets | None
-    recipe_name: str | None
+    recipe_name: str
 
 
-def prepare_budgets(path: Path, recipe_path: Path | None, input_size: tuple[int, int] | None,
-                    sampler: Sampler) -> Prepared:
+def prepare_budgets(
+    path: Path, recipe_path: Path | None, input_size: tuple[int, int] | None, sampler: Sampler
+) -> Prepared:
     """The model with fixed budgets and track slots, as a recipe says.
 
     Args:
@@ -63,8 +64,9 @@ def prepare_budgets(path: Path, recipe_path: Path | None, input_size: tuple[int,
     return Prepared(model, checkpoint, plan, budgets, recipe_path.stem)
 
 
-def prepare_published(path: Path, recipe_path: Path | None, input_size: tuple[int, int],
-                      sampler: Sampler) -> Prepared:
+def prepare_published(
+    path: Path, recipe_path: Path | None, input_size: tuple[int, int], sampler: Sampler
+) -> Prepared:
     """The model under the published threshold rule, with any number of tracks.
 
     A recipe is needed only for what the checkpoint does not say of itself. Arguments and errors
@@ -74,7 +76,7 @@ def prepare_published(path: Path, recipe_path: Path | None, input_size: tuple[in
     settings = ModelSettings() if recipe_path is None else load_recipe(recipe_path).model
     model = build_model(checkpoint, settings, sampler)
     plan = plan_pipeline(model, input_size, None, None)
-    name = None if recipe_path is None else recipe_path.stem
+    name = path.stem if recipe_path is None else recipe_path.stem
     return Prepared(model, checkpoint, plan, None, name)
 
 

@@ -10,7 +10,7 @@ C backbone width, D head width.
 import torch
 from torch import Tensor, nn
 
-from vpp_deploy.models.backbone import GridConstants, Selection, StemOutput
+from vpp_deploy.models.backbone import GridConstants, Selection, StemOutput, TrunkOutput
 from vpp_deploy.models.selectors import TokenMemory
 from vpp_deploy.models.vpp import VppModel, normalise
 
@@ -43,64 +43,84 @@ class Stem(_BackboneStage):
 class Selector(_BackboneStage):
     """Map-SM over the compact memory of the previous frame (MODEL.md 2.3)."""
 
-    def forward(self, tokens_BNC: Tensor, ref_tokens_BKC: Tensor, ref_scores_BK: Tensor,
-                ref_positions_BK: Tensor, rank_noise_BN: Tensor) -> Tensor:
+    def forward(
+        self,
+        tokens_BNC: Tensor,
+        ref_tokens_BKC: Tensor,
+        ref_scores_BK: Tensor,
+        ref_positions_BK: Tensor,
+        rank_noise_BN: Tensor,
+    ) -> Tensor:
         """Returns the positions that run in blocks 1 and 2, ascending."""
         memory = TokenMemory(ref_tokens_BKC, ref_scores_BK, ref_positions_BK)
         return self.backbone.select(tokens_BNC, memory, self.constants, self.grid, rank_noise_BN)
 
 
-class PublishedSelector(Selector):
+class PublishedSelector(_BackboneStage):
     """Map-SM under the threshold rule, where the previous frame may have kept nothing."""
 
-    def forward(self, tokens_BNC: Tensor, ref_tokens_BKC: Tensor, ref_scores_BK: Tensor,
-                ref_positions_BK: Tensor, rank_noise_BN: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        tokens_BNC: Tensor,
+        ref_tokens_BKC: Tensor,
+        ref_scores_BK: Tensor,
+        ref_positions_BK: Tensor,
+        rank_noise_BN: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """Returns the positions, and a flag (1,): every block of this frame runs every token."""
-        kept = super().forward(
-            tokens_BNC, ref_tokens_BKC, ref_scores_BK, ref_positions_BK, rank_noise_BN
-        )
-        return kept, torch.tensor([ref_positions_BK.shape[1] == 0])
+        memory = TokenMemory(ref_tokens_BKC, ref_scores_BK, ref_positions_BK)
+        kept_BK = self.backbone.select(tokens_BNC, memory, self.constants, self.grid, rank_noise_BN)
+        return kept_BK, torch.tensor([memory.is_empty])
 
 
 class Trunk(_BackboneStage):
     """Blocks 1 to 11 on the kept tokens, with fixed budgets (MODEL.md 2.2, 2.4)."""
 
-    def __init__(self, model: VppModel, input_size: tuple[int, int],
-                 counts: tuple[int, int, int]) -> None:
+    def __init__(
+        self, model: VppModel, input_size: tuple[int, int], counts: tuple[int, int, int]
+    ) -> None:
         super().__init__(model, input_size)
         self.selection = Selection(counts=counts)
 
-    def forward(self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BCHW: Tensor,
-                kept_1_2_BK: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BCHW: Tensor, kept_1_2_BK: Tensor
+    ) -> tuple[Tensor, ...]:
         """Returns f1 to f4, the memory for the next frame, kept_6_8, kept_9_11."""
-        return self._run(tokens_BNC, pyramid_BMC, stride4_BCHW, kept_1_2_BK, self.selection)
-
-    def _run(self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BCHW: Tensor, kept_BK: Tensor,
-             selection: Selection) -> tuple[Tensor, ...]:
         stem = StemOutput(tokens_BNC, pyramid_BMC, stride4_BCHW)
-        out = self.backbone.trunk(stem, kept_BK, selection, self.constants, self.grid)
-        assert out.memory is not None
-        return *out.features, *out.memory, *out.kept[1:]
+        out = self.backbone.trunk(stem, kept_1_2_BK, self.selection, self.constants, self.grid)
+        return _flat(out)
 
 
-class PublishedTrunk(Trunk):
+class PublishedTrunk(_BackboneStage):
     """The trunk under the threshold rule: counts vary, one stream at a time."""
 
-    def __init__(self, model: VppModel, input_size: tuple[int, int]) -> None:
-        _BackboneStage.__init__(self, model, input_size)
-
-    def forward(self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BCHW: Tensor,  # type: ignore[override]
-                kept_1_2_BK: Tensor, keep_all_1: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        tokens_BNC: Tensor,
+        pyramid_BMC: Tensor,
+        stride4_BCHW: Tensor,
+        kept_1_2_BK: Tensor,
+        keep_all_1: Tensor,
+    ) -> tuple[Tensor, ...]:
         """As `Trunk.forward`; `keep_all_1` is the selector's flag."""
+        stem = StemOutput(tokens_BNC, pyramid_BMC, stride4_BCHW)
         selection = Selection(keep_all=bool(keep_all_1))
-        return self._run(tokens_BNC, pyramid_BMC, stride4_BCHW, kept_1_2_BK, selection)
+        out = self.backbone.trunk(stem, kept_1_2_BK, selection, self.constants, self.grid)
+        return _flat(out)
+
+
+def _flat(out: TrunkOutput) -> tuple[Tensor, ...]:
+    assert out.memory is not None
+    # The positions kept in blocks 3-5 are in the memory already.
+    return *out.features, *out.memory, *out.kept[1:]
 
 
 class DenseTrunk(_BackboneStage):
     """Blocks 1 to 11 of a dense model: every token, no state."""
 
-    def forward(self, tokens_BNC: Tensor, pyramid_BMC: Tensor,
-                stride4_BCHW: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BCHW: Tensor
+    ) -> tuple[Tensor, ...]:
         """Returns f1 to f4."""
         stem = StemOutput(tokens_BNC, pyramid_BMC, stride4_BCHW)
         return self.backbone.trunk(stem, None, Selection(), self.constants, self.grid).features
@@ -113,8 +133,15 @@ class Head(nn.Module):
         super().__init__()
         self.panoptic_head = model.panoptic_head
 
-    def forward(self, f1: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, track_queries_BTD: Tensor,
-                track_valid_BT: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        f1: Tensor,
+        f2: Tensor,
+        f3: Tensor,
+        f4: Tensor,
+        track_queries_BTD: Tensor,
+        track_valid_BT: Tensor,
+    ) -> tuple[Tensor, ...]:
         """Returns class logits, mask embeddings, mask features, output queries."""
         out = self.panoptic_head((f1, f2, f3, f4), track_queries_BTD, track_valid_BT)
         return out.class_logits_BQK, out.mask_embeds_BQD, out.mask_features_BDHW, out.queries_BQD
@@ -123,8 +150,15 @@ class Head(nn.Module):
 class InspectedHead(Head):
     """The head with its attention masks as further outputs, for comparing under equal masks."""
 
-    def forward(self, f1: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, track_queries_BTD: Tensor,
-                track_valid_BT: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        f1: Tensor,
+        f2: Tensor,
+        f3: Tensor,
+        f4: Tensor,
+        track_queries_BTD: Tensor,
+        track_valid_BT: Tensor,
+    ) -> tuple[Tensor, ...]:
         """As `Head.forward`, then the mask that each decoder layer received."""
         out = self.panoptic_head((f1, f2, f3, f4), track_queries_BTD, track_valid_BT)
         return *out[:4], *out.attention_masks

@@ -57,8 +57,9 @@ class RunSummary:
         """Class name to number of tracks."""
         return dict(Counter(c.most_common(1)[0][0] for c in self._labels.values()).most_common())
 
-    def add(self, result: FrameResult, stage_ms: dict[str, float],
-            classes: tuple[str, ...]) -> None:
+    def add(
+        self, result: FrameResult, stage_ms: dict[str, float], classes: tuple[str, ...]
+    ) -> None:
         """Counts one frame."""
         self.frames += 1
         self.tracks_dropped += result.tracks_dropped
@@ -162,7 +163,9 @@ def _make_folder(out: Path) -> None:
         for name in ("results.json", "frames.jsonl", "summary.json", "annotated.mp4"):
             (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise VideoError(f"cannot write into {out}: {error.strerror}; choose another --out") from error
+        raise VideoError(
+            f"cannot write into {out}: {error.strerror}; choose another --out"
+        ) from error
 
 
 def _timed(source: VideoSource) -> Iterator[tuple[Frame, float]]:

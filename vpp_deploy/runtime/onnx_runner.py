@@ -29,8 +29,9 @@ _ORT_TYPES = {
 class OnnxRunner:
     """A `PipelineRunner` over ONNX Runtime sessions."""
 
-    def __init__(self, folder: Path, manifest: Manifest, provider: str = "cpu",
-                 threads: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, provider: str = "cpu", threads: int | None = None
+    ) -> None:
         """Loads every graph and binds every buffer.
 
         Args:
@@ -45,9 +46,7 @@ class OnnxRunner:
         """
         self._spec = manifest.pipeline
         self._batch = manifest.batch
-        graphs = {
-            stage.name: folder / manifest.files[stage.name] for stage in self._spec.stages
-        }
+        graphs = {stage.name: folder / manifest.files[stage.name] for stage in self._spec.stages}
         self._sessions = open_sessions(graphs, provider, threads)
         for stage in self._spec.stages:
             _check_signature(self._sessions[stage.name], stage)
@@ -118,14 +117,13 @@ class OnnxRunner:
             binding.bind_input(spec.name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
         for spec in stage.outputs:
             buffer = self._buffers[spec.name][parity]
-            binding.bind_output(
-                spec.name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data
-            )
+            binding.bind_output(spec.name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
         return binding
 
 
-def open_sessions(graphs: dict[str, Path], provider: str,
-                  threads: int | None = None) -> dict[str, Any]:
+def open_sessions(
+    graphs: dict[str, Path], provider: str, threads: int | None = None
+) -> dict[str, Any]:
     """One ONNX Runtime session for each graph, on the provider asked for and no other.
 
     Raises:

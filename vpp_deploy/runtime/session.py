@@ -191,8 +191,14 @@ class VideoSession:
             merged[~cold] = rows
             self._runner.upload(name, merged)
 
-    def _finish(self, s: int, frame: Frame, valid: NDArray[np.bool_], outputs: list[NDArray[Any]],
-                clock: _Clock) -> FrameResult:
+    def _finish(
+        self,
+        s: int,
+        frame: Frame,
+        valid: NDArray[np.bool_],
+        outputs: list[NDArray[Any]],
+        clock: _Clock,
+    ) -> FrameResult:
         """Post-processing and tracking of one stream."""
         stream = self._streams[s]
         assert stream.plan is not None

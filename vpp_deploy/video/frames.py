@@ -1,7 +1,7 @@
 """What every source of frames has in common, whether it decodes a file or reads a folder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -84,9 +84,15 @@ class VideoSource(ABC):
     def __iter__(self) -> Iterator[Frame]:
         return self._frames
 
-    @abstractmethod
     def close(self) -> None:
-        """Release the source; closing twice is allowed."""
+        """Release the source and end its iteration; closing twice is allowed."""
+        # PyAV 18.1 crashes the process when a closed container is read, so the reading ends first.
+        self._frames.close()
+        self._release()
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of files; may be called twice."""
 
     @abstractmethod
     def _read(self) -> Iterator[Frame]:
@@ -96,7 +102,7 @@ class VideoSource(ABC):
         """Name one frame in a message."""
         return f"frame {index}"
 
-    def _checked(self) -> Iterator[Frame]:
+    def _checked(self) -> Generator[Frame]:
         empty = True
         for frame in self._read():
             if frame.rgb.shape[:2] != self.frame_size:

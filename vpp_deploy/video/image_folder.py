@@ -50,7 +50,7 @@ class ImageFolder(VideoSource):
         self.fps = None
         self.num_frames = len(self._indices())
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Nothing is held open between two images."""
 
     def _indices(self) -> range:

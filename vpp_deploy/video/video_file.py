@@ -45,7 +45,7 @@ class VideoFile(VideoSource):
             ) from error
         try:
             self._stream = self._video_stream()
-            self._decoded = self._decode()
+            self._decoded: Iterator[VideoFrame] = self._decode()
             # Sizes and rotation in headers are as unreliable as lengths; the first frame is not.
             first = next(self._decoded, None)
             if first is None:
@@ -66,16 +66,20 @@ class VideoFile(VideoSource):
             range(selected.start, min(selected.stop, self._stated), selected.step)
         )
 
-    def close(self) -> None:
-        """Close the container; PyAV leaks it otherwise (PyAV#1117)."""
-        self._container.close()
+    def _release(self) -> None:
+        # The generator refers to self: the decoder's 50 MB would wait for the garbage collector.
+        self._decoded = iter(())
+        self._container.close()  # PyAV leaks it otherwise (PyAV#1117)
 
     def _video_stream(self) -> VideoStream:
         container = self._container
         # FFmpeg's "tty" format renders any .txt file as a film of its letters.
         stream = None if container.format.name == "tty" else container.streams.best("video")
-        # The cover picture of a piece of music counts as a video stream, too.
-        if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
+        if (
+            not isinstance(stream, VideoStream)
+            or Disposition.attached_pic in stream.disposition  # the cover of a piece of music
+            or stream.codec_context is None  # unknown codec: PyAV 14 crashes the process on it
+        ):
             kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
             raise VideoError(
                 f"{self.path} has no video stream that FFmpeg can decode (streams: {kinds}); give "
@@ -128,11 +132,17 @@ class VideoFile(VideoSource):
             self._num_seen += 1
             self.frames_damaged += frame.is_corrupt
             if index in self._selected:
-                yield Frame(index, frame.time, self._to_rgb(frame))
+                yield Frame(index, self._time_s(frame), self._to_rgb(frame))
             if index >= self._selected[-1]:
                 return
         if self._stated and self._num_seen < _HEADER_TOLERANCE * self._stated:
             self.truncated = True
+
+    def _time_s(self, frame: VideoFrame) -> float | None:
+        # PyAV 18.1: frame.time is NaN for the frames that flushing the decoder brings out, because
+        # they lack the stream's time base. Remove when decode(None) sets it.
+        base = self._stream.time_base
+        return None if frame.pts is None or base is None else float(frame.pts * base)
 
     def _to_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
         try:

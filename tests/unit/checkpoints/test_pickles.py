@@ -1,6 +1,7 @@
 """Attacks on the pickle machine: whatever a pickle says, nothing is imported, called or filled."""
 
 import collections
+import contextlib
 import os
 import pickle
 import subprocess
@@ -18,7 +19,9 @@ from vpp_deploy.checkpoints.pickles import LazyTensor, Storage, unpickle
 from vpp_deploy.errors import CheckpointError
 
 PROTOCOLS = range(6)
-STORAGE = b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+STORAGE = (
+    b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+)
 
 
 class Calls:
@@ -202,8 +205,7 @@ def test_a_dicts_attributes_cannot_be_set() -> None:
 def test_the_rebuilders_take_no_attributes() -> None:
     state = b"N}S'__defaults__'\nK\x01s\x86b0"
     rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
-    tensor = rebuild + STORAGE.replace(b"((", b"((", 1)
-    got = unpickle(rebuild + state + tensor + b"K\x00K\x04\x85K\x01\x85\x89NtR.")
+    got = unpickle(rebuild + state + rebuild + STORAGE + b"K\x00K\x04\x85K\x01\x85\x89NtR.")
     assert got == LazyTensor(Storage("float32", "0", 4), 0, (4,), (1,))
 
 
@@ -280,10 +282,8 @@ def test_a_huge_memo_index_costs_nothing() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    try:
+    with contextlib.suppress(CheckpointError):
         unpickle(data)
-    except CheckpointError:
-        pass
 
 
 def test_an_attack_in_a_fresh_process_leaves_no_trace(tmp_path: Path) -> None:

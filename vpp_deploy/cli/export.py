@@ -1,0 +1,95 @@
+"""`vpp-deploy export`: a checkpoint to a bundle of ONNX graphs."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vpp_deploy.cli.arguments import parse_size
+from vpp_deploy.errors import BackendError
+from vpp_deploy.video.resize import plan_published
+from vpp_deploy.video.source import open_source
+
+if TYPE_CHECKING:
+    from vpp_deploy.parity import ParityReport
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="TOML file; default: the one in export/ made for such a checkpoint."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Input size in place of the recipe's.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Take the input size for this video's frames.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the bundle; default: export/NAME.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Compare the graphs with PyTorch over a sequence of frames.")
+    ] = True,
+    verify_frames: Annotated[int, typer.Option(min=2, help="Frames to compare.")] = 4,
+) -> None:
+    """Export CHECKPOINT to ONNX: four graphs and a manifest in one folder.
+
+    Example: vpp-deploy export vpp_tiny.pth --recipe export/tiny-40.toml --like street.mp4
+    """
+    if size is not None and like is not None:
+        raise typer.BadParameter("--size and --like both set the input size; give one")
+    try:
+        from vpp_deploy.export.bundle import export_bundle
+        from vpp_deploy.models.deformable import sample_gather
+        from vpp_deploy.parity import BundleVerifier
+        from vpp_deploy.partition.prepare import prepare_budgets
+    except ImportError as error:
+        raise BackendError(
+            f"exporting needs {error.name}, which is not installed; install vpp-deploy[export,cpu]"
+        ) from error
+
+    start = time.perf_counter()
+    input_size = None if size is None else parse_size(size)
+    if like is not None:
+        with open_source(like) as source:
+            input_size = plan_published(*source.frame_size).padded
+    with Console(stderr=True).status("reading the checkpoint") as status:
+        prepared = prepare_budgets(checkpoint, recipe, input_size, sample_gather)
+        verifier = BundleVerifier(prepared, verify_frames, like) if verify else None
+        bundle = export_bundle(
+            prepared,
+            out or Path("export") / prepared.recipe_name,
+            verify=verifier,
+            progress=status.update,
+        )
+    if verifier is not None:
+        print_report(verifier.report)
+    manifest = bundle.manifest
+    height, width = manifest.preprocessing.input_size
+    megabytes = sum((bundle.folder / f).stat().st_size for f in manifest.sha256) / 1e6
+    budgets = "/".join(map(str, manifest.budgets)) or "all"
+    print(
+        f"{bundle.folder}: {len(manifest.files)} graphs, {megabytes:.0f} MB, {manifest.precision}, "
+        f"input {height}x{width}, batch {manifest.batch}, tokens {budgets} of "
+        f"{(height // 16) * (width // 16)}, {manifest.track_slots} track slots; "
+        f"{time.perf_counter() - start:.0f} s"
+    )
+
+
+def print_report(report: "ParityReport") -> None:
+    """A table of what a comparison saw."""
+    table = Table(title=f"ONNX Runtime against PyTorch, {report.frames} frames")
+    table.add_column("output")
+    table.add_column("largest difference", justify="right")
+    table.add_column("of its spread", justify="right")
+    table.add_column("equal tokens", justify="right")
+    for name, share in report.equal_tokens.items():
+        table.add_row(name, "", "", f"{share:.2%}")
+    for name, difference in report.outputs.items():
+        table.add_row(name, f"{difference.largest:.1e}", f"{difference.ratio:.1e}", "")
+    Console().print(table)

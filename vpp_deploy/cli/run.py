@@ -1,0 +1,145 @@
+"""`vpp-deploy run`: a video through a model into an output folder."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from vpp_deploy.cli.arguments import parse_size
+from vpp_deploy.results import FrameResult
+from vpp_deploy.runtime.job import RunSummary, run_video
+from vpp_deploy.runtime.opening import (
+    CHECKPOINT_SUFFIXES,
+    OpenedModel,
+    newest_model,
+    open_bundle,
+    open_checkpoint,
+)
+from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.video.resize import plan_published
+from vpp_deploy.video.source import open_source
+
+
+def run(
+    video: Annotated[Path, typer.Argument(help="A video file, or a folder of images.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A bundle or a checkpoint; default: the newest in engines/ and export/."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default: runs/VIDEO.")] = None,
+    annotate: Annotated[bool, typer.Option(help="Also write annotated.mp4.")] = False,
+    start: Annotated[int, typer.Option(min=0, help="First frame.")] = 0,
+    stop: Annotated[int | None, typer.Option(min=1, help="Frame to end before.")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Every how manieth frame.")] = 1,
+    provider: Annotated[
+        str | None, typer.Option(help="ONNX Runtime provider of a bundle: cpu or cuda.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: one per core.")
+    ] = None,
+    rule: Annotated[
+        Literal["published", "budgets"] | None,
+        typer.Option(help="Selection rule of a checkpoint; default: published."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe of a checkpoint, where it needs one.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Input size of a checkpoint; default: for this video."),
+    ] = None,
+    exploration_seed: Annotated[
+        int | None,
+        typer.Option(help="Add the published ranking noise to Map-SM, from this seed."),
+    ] = None,
+) -> None:
+    """Run a model on VIDEO: results.json, frames.jsonl and summary.json in the output folder.
+
+    Example: vpp-deploy run street.mp4 --model export/tiny-40 --annotate
+    """
+    if stop is not None and stop <= start:
+        raise typer.BadParameter(f"--stop {stop} must be greater than --start {start}")
+    path = newest_model() if model is None else model
+    is_checkpoint = path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir()
+    misplaced = (
+        {"--provider": provider}
+        if is_checkpoint
+        else {"--rule": rule, "--recipe": recipe, "--size": size}
+    )
+    for option, value in misplaced.items():
+        if value is not None:
+            kind = "bundle" if is_checkpoint else "checkpoint"
+            raise typer.BadParameter(f"{option} is for a {kind}, and {path} is none")
+    with open_source(video, start, stop, stride) as source:
+        if is_checkpoint:
+            planned = plan_published(*source.frame_size).padded
+            opened = open_checkpoint(
+                path,
+                planned if size is None else parse_size(size),
+                rule or "published",
+                recipe,
+                threads,
+            )
+        else:
+            opened = open_bundle(path, provider or "cpu", threads)
+        out = out or Path("runs") / video.stem
+        session = VideoSession(opened.runner, exploration_seed=exploration_seed)
+        print(f"{path}: {opened.kind}")
+        with _Bar(source.num_frames) as bar:
+            summary = run_video(
+                opened, session, source, out, annotate=annotate, on_frame=bar.advance
+            )
+    _print_summary(summary, opened, out)
+
+
+class _Bar:
+    """Progress with frames per second and time left."""
+
+    def __init__(self, total: int | None) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("frames", total=total, rate="")
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, result: FrameResult) -> None:
+        """One frame more."""
+        task = self._progress.tasks[0]
+        rate = "" if task.speed is None else f"{task.speed:.2f} frames/s"
+        self._progress.update(self._task, advance=1, rate=rate)
+
+
+def _print_summary(summary: RunSummary, model: OpenedModel, out: Path) -> None:
+    table = Table(title=f"{summary.model} on {summary.video}, milliseconds")
+    for column in ("stage", "first frame", "p50", "p90", "max"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage, row in summary.latency().items():
+        table.add_row(stage, *(f"{row[k]:.1f}" for k in ("first", "p50", "p90", "max")))
+    Console().print(table)
+    found = ", ".join(f"{n} {name}" for name, n in summary.tracks_by_class.items()) or "none"
+    print(f"{summary.frames} frames, {summary.tracks} tracks ({found}); results in {out}/")
+    for note in summary.notes:
+        typer.secho(f"note: {note}", err=True, fg="yellow")
