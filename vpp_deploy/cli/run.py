@@ -17,7 +17,7 @@ from rich.table import Table
 
 from vpp_deploy.cli.arguments import parse_size
 from vpp_deploy.results import FrameResult
-from vpp_deploy.runtime.job import RunSummary, run_video
+from vpp_deploy.runtime.job import run_video
 from vpp_deploy.runtime.opening import (
     CHECKPOINT_SUFFIXES,
     OpenedModel,
@@ -26,6 +26,7 @@ from vpp_deploy.runtime.opening import (
     open_checkpoint,
 )
 from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.runtime.summary import RunSummary
 from vpp_deploy.video.resize import plan_published
 from vpp_deploy.video.source import open_source
 
@@ -112,8 +113,9 @@ class _Bar:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("elapsed,"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=Console(stderr=True),
         )
         self._task = self._progress.add_task("frames", total=total, rate="")

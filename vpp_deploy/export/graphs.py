@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Iterator
 
 import onnx
-import onnxscript.optimizer
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
 import torch
+from onnxscript.optimizer import fold_constants_ir
 from torch import nn
 
 from vpp_deploy.errors import ExportError
@@ -45,16 +47,12 @@ def export_graph(module: nn.Module, stage: StageSpec, num_tokens: int) -> onnx.M
                 input_names=[t.name for t in stage.inputs],
                 output_names=[t.name for t in stage.outputs],
                 dynamic_shapes=dynamic if any(dynamic) else None,
-                optimize=True,
+                optimize=False,
             )
         except Exception as error:  # the exporter raises anything, from any layer below it
             raise ExportError(f"the stage {stage.name} cannot be exported: {error}") from error
         assert program is not None
-        onnxscript.optimizer.optimize_ir(
-            program.model,
-            input_size_limit=_FOLD_LIMIT_BYTES,
-            output_size_limit=_FOLD_LIMIT_BYTES,
-        )
+        _fold(program.model)
         model = program.model_proto
     return _annotated(model, stage)
 
@@ -78,6 +76,23 @@ def _example(spec: TensorSpec, num_tokens: int) -> torch.Tensor:
     if spec.dtype == "int64" and len(shape) == 2:
         return torch.arange(shape[1]).repeat(shape[0], 1)
     return torch.zeros(shape, dtype=dtype)
+
+
+def _fold(model: ir.Model) -> None:
+    """Computes what does not depend on the inputs.
+
+    The exporter's own `optimize` also tries rewrite rules, for as long as the whole export takes;
+    ONNX Runtime and TensorRT make the same rewrites when they load a graph.
+    """
+    passes.InlinePass()(model)
+    fold_constants_ir(
+        model, input_size_limit=_FOLD_LIMIT_BYTES, output_size_limit=_FOLD_LIMIT_BYTES
+    )
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.DeduplicateInitializersPass()(model)
+    passes.CommonSubexpressionEliminationPass()(model)
+    passes.IdentityEliminationPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
 
 
 def _annotated(model: onnx.ModelProto, stage: StageSpec) -> onnx.ModelProto:

@@ -106,7 +106,6 @@ class DecoderLayer(nn.Module):
                 everywhere looks everywhere.
             blocked_queries_B1Q: bool, True for queries that no query may look at.
         """
-        # ~all(...) in words: a row blocked everywhere is not blocked at all.
         blocked_BQS = blocked_cells_BQS & ~blocked_cells_BQS.all(dim=2, keepdim=True)
         cross, self_attention = self.attentions
         query_BQD = self.norms[0](

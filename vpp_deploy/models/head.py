@@ -77,7 +77,8 @@ class VppHead(nn.Module):
         mask_features_BDHW, memory = self.pixel_decoder(*features)
         keys, values, sizes = self._memory(memory)
         query_BQD, position_BQD = self._queries(track_queries_BTD, track_valid_BT)
-        blocked_queries_B1Q = F.pad(~track_valid_BT, (self.query_feat.num_embeddings, 0))[:, None]
+        never_BS = track_valid_BT.new_zeros(track_valid_BT.shape[0], self.query_feat.num_embeddings)
+        blocked_queries_B1Q = torch.cat((never_BS, ~track_valid_BT), dim=1)[:, None]
         masks: list[Tensor] = []
         for i, layer in enumerate(self.transformer_decoder.layers):
             level = i % len(memory)

@@ -1,101 +1,22 @@
-"""A whole video through a session into an output folder, and what is said of it afterwards."""
+"""A whole video through a session into an output folder."""
 
-import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from vpp_deploy.errors import VideoError
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.opening import OpenedModel
 from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.runtime.summary import RunSummary
 from vpp_deploy.video.draw import draw_tracks
 from vpp_deploy.video.results_json import FramesJsonl, ResultsJson, encode_masks
 from vpp_deploy.video.source import Frame, VideoSource
 from vpp_deploy.video.writer import VideoWriter
 
-_DEFAULT_FPS = 25.0
-
-
-@dataclass
-class RunSummary:
-    """What a run saw; complete for the frames that were done, whenever it ended.
-
-    Attributes:
-        model, kind, video: what ran on what.
-        frames: done.
-        tracks: identities seen.
-        tracks_by_class: class name to number of tracks, by the class each was given most often.
-        tracks_dropped: tracks forgotten because every track slot was taken.
-        stage_ms: stage to its samples, one a frame, in frame order; the first frame comes first.
-        complete: the video was read to its end (or the end of the range).
-        notes: what a reader should know: damage, letterboxing, dropped tracks.
-    """
-
-    model: str
-    kind: str
-    video: str
-    frames: int = 0
-    tracks_dropped: int = 0
-    stage_ms: dict[str, list[float]] = field(default_factory=dict)
-    complete: bool = False
-    notes: list[str] = field(default_factory=list)
-    _labels: dict[int, Counter[str]] = field(default_factory=dict)
-
-    @property
-    def tracks(self) -> int:
-        """Identities seen."""
-        return len(self._labels)
-
-    @property
-    def tracks_by_class(self) -> dict[str, int]:
-        """Class name to number of tracks."""
-        return dict(Counter(c.most_common(1)[0][0] for c in self._labels.values()).most_common())
-
-    def add(
-        self, result: FrameResult, stage_ms: dict[str, float], classes: tuple[str, ...]
-    ) -> None:
-        """Counts one frame."""
-        self.frames += 1
-        self.tracks_dropped += result.tracks_dropped
-        for name, value in stage_ms.items():
-            self.stage_ms.setdefault(name, []).append(value)
-        for track, label in zip(result.tracks.ids, result.tracks.labels, strict=True):
-            self._labels.setdefault(int(track), Counter())[classes[label]] += 1
-
-    def latency(self) -> dict[str, dict[str, float]]:
-        """Stage to milliseconds: the first frame apart, then p50, p90 and max of the others."""
-        table = {}
-        for name, samples in self.stage_ms.items():
-            later = np.array(samples[1:] or samples)
-            table[name] = {
-                "first": round(samples[0], 2),
-                "p50": round(float(np.percentile(later, 50)), 2),
-                "p90": round(float(np.percentile(later, 90)), 2),
-                "max": round(float(later.max()), 2),
-            }
-        return table
-
-    def write(self, path: Path) -> None:
-        """Writes the summary as JSON."""
-        document = {
-            "model": self.model,
-            "kind": self.kind,
-            "video": self.video,
-            "complete": self.complete,
-            "frames": self.frames,
-            "tracks": self.tracks,
-            "tracks_by_class": self.tracks_by_class,
-            "tracks_dropped": self.tracks_dropped,
-            "latency_ms": self.latency(),
-            "notes": self.notes,
-        }
-        path.write_text(json.dumps(document, indent=1) + "\n")
+_FILES = ("results.json", "frames.jsonl", "summary.json", "annotated.mp4")
+_FOLDER_FPS = 25.0  # of an annotated video made from images, which have no rate of their own
 
 
 def run_video(
@@ -122,10 +43,9 @@ def run_video(
     Raises:
         VideoError: the source fails, or the folder cannot be written.
     """
-    _make_folder(out)
+    _make_folder(out, source)
     summary = RunSummary(model.name, model.kind, source.name)
-    plan = session.plan(source.frame_size)
-    if not plan.published:
+    if not session.plan(source.frame_size).published:
         (height, width), (input_h, input_w) = source.frame_size, session.input_size
         summary.notes.append(
             f"frames of {width}x{height} are letterboxed into {input_w}x{input_h}, which is not "
@@ -137,10 +57,9 @@ def run_video(
             results = stack.enter_context(ResultsJson(out / "results.json"))
             video = None
             if annotate:
-                fps = source.fps or _DEFAULT_FPS
-                video = stack.enter_context(
-                    VideoWriter(out / "annotated.mp4", fps, source.frame_size)
-                )
+                fps = (source.fps or _FOLDER_FPS) / source.stride
+                video = VideoWriter(out / "annotated.mp4", fps, source.frame_size)
+                stack.enter_context(video)
             for frame, decode_ms in _timed(source):
                 result = session.step(frame)
                 rles = encode_masks(result.tracks.masks)
@@ -148,7 +67,7 @@ def run_video(
                 results.write(result, rles)
                 if video is not None:
                     video.write(draw_tracks(frame.rgb, result.tracks, model.classes))
-                summary.add(result, {"decode": decode_ms, **result.stage_ms}, model.classes)
+                summary.add(result, decode_ms, model.classes)
                 on_frame(result)
         summary.complete = True
     finally:
@@ -157,11 +76,14 @@ def run_video(
     return summary
 
 
-def _make_folder(out: Path) -> None:
+def _make_folder(out: Path, source: VideoSource) -> None:
+    files = [out / name for name in _FILES]
+    if source.path.resolve() in [file.resolve() for file in files]:
+        raise VideoError(f"{source.path} would be overwritten by the results; choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("results.json", "frames.jsonl", "summary.json", "annotated.mp4"):
-            (out / name).unlink(missing_ok=True)
+        for file in files:
+            file.unlink(missing_ok=True)
     except OSError as error:
         raise VideoError(
             f"cannot write into {out}: {error.strerror}; choose another --out"

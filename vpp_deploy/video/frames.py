@@ -90,6 +90,11 @@ class VideoSource(ABC):
         self._frames.close()
         self._release()
 
+    @property
+    def stride(self) -> int:
+        """Every how manieth frame of the source is given."""
+        return self._selected.step
+
     @abstractmethod
     def _release(self) -> None:
         """Let go of files; may be called twice."""

@@ -23,9 +23,10 @@ _HEADER_TOLERANCE = 0.95
 class VideoFile(VideoSource):
     """A video file; frames are upright as players show them, pixels are taken as square.
 
-    Colours are converted by the matrix and range that the frames are tagged with (FFmpeg's default,
-    BT.601, where they are not). Packets that do not decode are skipped and counted. A range is
-    reached by decoding everything before it: seeking is not frame-exact in every format.
+    The first frame's rotation holds for all. Colours are converted by the matrix and range that the
+    frames are tagged with (FFmpeg's default, BT.601, where they are not). Packets that do not
+    decode are skipped and counted. A range is reached by decoding everything before it: seeking is
+    not frame-exact in every format.
 
     Raises:
         VideoError: the file cannot be read, has no video stream, or none of it decodes.
@@ -54,6 +55,7 @@ class VideoFile(VideoSource):
                     "it plays, or convert it with ffmpeg"
                 )
             self._decoded = itertools.chain([first], self._decoded)
+            self._display_matrix = _display_matrix(first)
             height, width = self._to_rgb(first).shape[:2]
         except BaseException:
             self.close()
@@ -78,7 +80,7 @@ class VideoFile(VideoSource):
         if (
             not isinstance(stream, VideoStream)
             or Disposition.attached_pic in stream.disposition  # the cover of a piece of music
-            or stream.codec_context is None  # unknown codec: PyAV 14 crashes the process on it
+            or stream.codec_context is None  # an unknown codec
         ):
             kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
             raise VideoError(
@@ -107,14 +109,16 @@ class VideoFile(VideoSource):
 
     def _packets(self) -> "Iterator[Packet[VideoStream] | None]":  # generic in stubs only
         """Yield packets as far as the file can be read, then the None that flushes the decoder."""
+        cut_short = False
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:
-                    self.truncated = packet.is_corrupt  # the last one decides: it is cut short
+                    cut_short = packet.is_corrupt  # in the end, of the last packet
                     yield packet
         except av.FFmpegError as error:
             self._last_error = str(error.strerror)
-            self.truncated = True
+            cut_short = True
+        self.truncated = cut_short
         yield None
 
     def _decode(self) -> Iterator[VideoFrame]:
@@ -135,7 +139,8 @@ class VideoFile(VideoSource):
                 yield Frame(index, self._time_s(frame), self._to_rgb(frame))
             if index >= self._selected[-1]:
                 return
-        if self._stated and self._num_seen < _HEADER_TOLERANCE * self._stated:
+        num_met = self._num_seen + self.frames_skipped_corrupt
+        if self._stated and num_met < _HEADER_TOLERANCE * self._stated:
             self.truncated = True
 
     def _time_s(self, frame: VideoFrame) -> float | None:
@@ -152,10 +157,17 @@ class VideoFile(VideoSource):
                 f"{self.path}: pixel format {frame.format.name} cannot be converted to RGB "
                 f"({error}); convert it with: ffmpeg -i IN -pix_fmt yuv420p OUT.mp4"
             ) from error
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        if not isinstance(matrix, Buffer):  # None: most videos are stored upright
-            return rgb
-        return orient(rgb, np.frombuffer(bytes(matrix), np.int32))
+        return rgb if self._display_matrix is None else orient(rgb, self._display_matrix)
+
+
+def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
+    """Get FFmpeg's display matrix, (9,) int32, or None: most videos are stored upright.
+
+    It is asked of the first frame only. PyAV 14.1 to 18.1: reading `side_data` ties a frame into a
+    reference cycle, and uncollected frames pile up to hundreds of MB.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return np.frombuffer(bytes(matrix), np.int32) if isinstance(matrix, Buffer) else None
 
 
 def orient(rgb: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """The head against the recorded runs, whose backbone outputs are its inputs.
 
-The copy in tests/data/parity samples those features, so this needs the originals. The whole model
-is compared with the copy elsewhere.
+The copy in tests/data/parity samples those features, so most of this needs the originals. With the
+copy alone, the whole model makes the features.
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,22 @@ from tests.parity_data import (
     VPP_TINY,
     Recording,
     load_attention_masks,
+    load_recording,
     num_frames,
+    sample,
 )
 from tests.unit.models.formula_head import KEY_PREFIX, formula_head, mask_logits
-from vpp_deploy.checkpoints.formula import Size
+from vpp_deploy.checkpoints.formula import (
+    Size,
+    formula_config,
+    formula_tensors,
+    published_shapes,
+)
+from vpp_deploy.checkpoints.keys import canonical_key, is_unused
 from vpp_deploy.models.deformable import Sampler, sample_gather, sample_grid
 from vpp_deploy.models.head import HeadOutput
+from vpp_deploy.models.selectors import TokenMemory
+from vpp_deploy.models.vpp import VppModel
 
 SHARED = Path(__file__).parents[4] / "shared"
 TOLERANCE = 2e-3
@@ -34,7 +44,7 @@ TIGHT = 2e-4
 SIZES: dict[str, Size] = {VPP_TINY: "tiny", DENSE_TINY: "dense-tiny"}
 MANIFESTS = {VPP_TINY: "vpp_tiny", DENSE_TINY: "dense_tiny"}
 
-pytestmark = pytest.mark.skipif(
+needs_originals = pytest.mark.skipif(
     not (SHARED / "parity").is_dir(), reason="needs the original recordings beside the repository"
 )
 
@@ -48,6 +58,15 @@ class _Run(NamedTuple):
 def _recording(name: str) -> Recording:
     with np.load(SHARED / "parity" / f"{name}.npz") as archive:
         return {key: archive[key] for key in archive.files}
+
+
+def _track_queries(recording: Recording, t: int) -> Tensor:
+    carried = recording.get(f"f{t}/track_queries_in", np.zeros((0, 256), np.float32))
+    return torch.from_numpy(carried)[None]
+
+
+def _frame_masks(masks: Recording, t: int) -> list[Tensor]:
+    return [torch.from_numpy(masks[f"f{t}/attn_mask{i}"])[None] for i in range(9)]
 
 
 def _run_frames(name: str, recording: Recording, sampler: Sampler, forced: bool) -> Iterator[_Run]:
@@ -64,10 +83,9 @@ def _run_frames(name: str, recording: Recording, sampler: Sampler, forced: bool)
     for t in range(num_frames(recording)):
         layers.clear()
         features = [torch.from_numpy(recording[f"f{t}/feat{i}"])[None] for i in range(1, 5)]
-        carried = recording.get(f"f{t}/track_queries_in", np.zeros((0, 256), np.float32))
-        tracks = torch.from_numpy(carried)[None]
+        tracks = _track_queries(recording, t)
         valid = torch.ones(tracks.shape[:2], dtype=torch.bool)
-        frame_masks = [torch.from_numpy(masks[f"f{t}/attn_mask{i}"])[None] for i in range(9)]
+        frame_masks = _frame_masks(masks, t)
         output = head(features, tracks, valid, frame_masks if forced else None)
         yield _Run(output, memories[-1], head.cls_embed(decoder.post_norm(torch.cat(layers))))
 
@@ -86,6 +104,7 @@ def _pairs(run: _Run, recording: Recording, t: int) -> Iterator[tuple[str, Tenso
             yield name, tensor, torch.from_numpy(recording[f"f{t}/{name}"]).float()
 
 
+@needs_originals
 @pytest.mark.parametrize("sampler", [sample_grid, sample_gather])
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_with_recorded_masks(name: str, sampler: Sampler) -> None:
@@ -103,6 +122,7 @@ def test_with_recorded_masks(name: str, sampler: Sampler) -> None:
     assert len(compared) == 7
 
 
+@needs_originals
 @pytest.mark.parametrize("sampler", [sample_grid, sample_gather])
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_free_running(name: str, sampler: Sampler) -> None:
@@ -116,6 +136,7 @@ def test_free_running(name: str, sampler: Sampler) -> None:
             assert flipped.float().mean() <= 0.001
 
 
+@needs_originals
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_keys_and_shapes_are_the_published_ones(name: str) -> None:
     manifest = SHARED / "checkpoints" / f"manifest_{MANIFESTS[name]}.tsv"
@@ -126,3 +147,46 @@ def test_keys_and_shapes_are_the_published_ones(name: str) -> None:
             published[key] = tuple(int(side) for side in shape.split(","))
     state = formula_head(SIZES[name]).state_dict()
     assert {KEY_PREFIX + key: tuple(tensor.shape) for key, tensor in state.items()} == published
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_whole_model_with_recorded_masks(name: str) -> None:
+    config = formula_config(SIZES[name])
+    model = VppModel(config).eval().requires_grad_(False)
+    weights = formula_tensors(published_shapes(config))
+    model.load_state_dict(
+        {
+            canonical_key(key): torch.from_numpy(value)
+            for key, value in weights.items()
+            if not is_unused(key)
+        },
+        strict=False,
+    )
+    recording, masks = load_recording(name), load_attention_masks(name)
+    memories: tuple[TokenMemory | None, ...] = (None,)
+    for t, frame in enumerate(recording["frames_rgb"]):
+        tracks = _track_queries(recording, t)
+        output = model(
+            torch.from_numpy(frame)[None],
+            torch.tensor([frame.shape[:2]]),
+            memories,
+            tracks,
+            torch.ones(tracks.shape[:2], dtype=torch.bool),
+            attention_masks=_frame_masks(masks, t),
+        )
+        memories = output.memories
+        pairs = {
+            "cls_last_layer": output.head.class_logits_BQK[0],
+            "queries": output.head.queries_BQD[0],
+            "mask_logits_sample": _sample(mask_logits(output.head)[0]),
+        }
+        pairs |= {
+            f"feat{i}_sample": _sample(level[0]) for i, level in enumerate(output.features, 1)
+        }
+        for what, ours in pairs.items():
+            recorded = torch.from_numpy(recording[f"f{t}/{what}"])
+            torch.testing.assert_close(ours, recorded, rtol=0, atol=TIGHT)
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    return torch.from_numpy(sample(tensor.numpy()))

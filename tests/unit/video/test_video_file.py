@@ -1,8 +1,11 @@
 import gc
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -98,16 +101,30 @@ def test_leaving_closes_the_file(clip: Path) -> None:
     assert len(list(descriptors.iterdir())) == before
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only what reference counting frees is freed."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_frames_are_freed_at_once(clip: Path) -> None:
+    with open_source(clip) as source:
+        for _ in source:
+            alive = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+            assert alive < 6
+
+
+@pytest.mark.usefixtures("no_collector")
 def test_a_closed_source_is_freed_at_once(clip: Path) -> None:
-    gc.disable()  # a decoder holds 50 MB: it must not wait for the collector
-    try:
-        with open_source(clip) as source:
-            next(iter(source))
-        reference = weakref.ref(source)
-        del source
-        assert reference() is None
-    finally:
-        gc.enable()
+    with open_source(clip) as source:
+        next(iter(source))
+    reference = weakref.ref(source)
+    del source
+    assert reference() is None
 
 
 @pytest.mark.parametrize("name", ["a b ü 日本.mp4", "a:b.mp4", "50%d.mp4", "-x.mp4"])
@@ -214,9 +231,9 @@ def test_text_is_no_film_of_letters(tmp_path: Path) -> None:
         open_source(path)
 
 
-def write_audio(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100, layout="mono")
+def write_audio(path: Path, codec: Literal["aac", "mp3"] = "aac", **options: str) -> Path:
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=44100, layout="mono")
         for i in range(5):
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
             frame.rate, frame.pts = 44100, 1024 * i
@@ -228,6 +245,29 @@ def write_audio(path: Path) -> Path:
 def test_audio_only(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"no video stream that FFmpeg can decode.*audio"):
         open_source(write_audio(tmp_path / "song.m4a"))
+
+
+def test_music_with_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "song.mp3", "mp3", id3v2_version="0")
+    picture_data = cv2.imencode(".png", picture(64, 96))[1].tobytes()
+    body = b"\0image/png\0\x03\0" + picture_data  # Latin-1, type, front cover, no description
+    frame = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
+    size = bytes(len(frame) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\x03\0\0" + size + frame + path.read_bytes())
+    with pytest.raises(VideoError, match=r"no video stream that FFmpeg can decode.*audio, video"):
+        open_source(path)
+
+
+def test_tags_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "tagged.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLE"
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuvj420p"
+        frame = av.VideoFrame.from_ndarray(picture(64, 96), format="rgb24")
+        container.mux(stream.encode(frame) + stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"\xe9t\xe9 !"))  # Latin-1
+    assert indices(path) == [0]
 
 
 def test_unknown_codec(clip: Path, tmp_path: Path) -> None:
