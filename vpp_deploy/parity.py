@@ -144,15 +144,17 @@ class BundleVerifier:
         self._num_frames = num_frames
         self._like = like
 
-    def __call__(self, folder: Path, manifest: Manifest) -> dict[str, object]:
-        """Compares the graphs in `folder` with the model.
+    def __call__(self, folder: Path, manifest: Manifest, inspected: Manifest) -> dict[str, object]:
+        """Loads the bundle in `folder` as a runtime would, and compares its graphs with the model.
 
         Raises:
+            BundleError: ONNX Runtime cannot load a graph, or its tensors are not the manifest's.
             ExportError: something is outside the tolerance.
         """
+        OnnxRunner(folder, manifest)
         budgets = self._prepared.budgets
         counts = None if budgets is None else dataclasses.astuple(budgets)[1:]
-        runner = OnnxRunner(folder, manifest)
+        runner = OnnxRunner(folder, inspected)
         frames = self._frames(manifest)
         half = self._num_frames // 2
         self.report = compare(self._prepared.model, counts, runner, frames, reset_at=half)

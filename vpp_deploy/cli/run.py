@@ -139,7 +139,8 @@ def _print_summary(summary: RunSummary, model: OpenedModel, out: Path) -> None:
     for column in ("stage", "first frame", "p50", "p90", "max"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, row in summary.latency().items():
-        table.add_row(stage, *(f"{row[k]:.1f}" for k in ("first", "p50", "p90", "max")))
+        values = (row[key] for key in ("first", "p50", "p90", "max"))
+        table.add_row(stage, *("-" if v is None else f"{v:.1f}" for v in values))
     Console().print(table)
     found = ", ".join(f"{n} {name}" for name, n in summary.tracks_by_class.items()) or "none"
     print(f"{summary.frames} frames, {summary.tracks} tracks ({found}); results in {out}/")

@@ -29,8 +29,11 @@ _LIBRARIES = ("torch", "onnx", "onnxscript", "vpp-deploy")
 INSPECTED_HEAD = "head.inspected.onnx"
 
 Progress = Callable[[str], None]
-Verify = Callable[[Path, Manifest], dict[str, Any]]
-"""Compares a staged bundle with the model; gets the manifest whose head shows its masks."""
+Verify = Callable[[Path, Manifest, Manifest], dict[str, Any]]
+"""Loads a staged bundle and compares it with the model.
+
+It gets the folder, the bundle's manifest, and the one whose head shows its attention masks.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,7 @@ def export_bundle(
         manifest = _manifest(prepared, folder.name, stage_folder, files)
         if verify is not None:
             progress("comparing the graphs with PyTorch")
-            seen = verify(stage_folder, _inspected(prepared, manifest))
+            seen = verify(stage_folder, manifest, _inspected(prepared, manifest))
             manifest = dataclasses.replace(manifest, verification=seen)
         (stage_folder / INSPECTED_HEAD).unlink()
         write_manifest(stage_folder, manifest)

@@ -89,7 +89,7 @@ def _fold(model: ir.Model) -> None:
         model, input_size_limit=_FOLD_LIMIT_BYTES, output_size_limit=_FOLD_LIMIT_BYTES
     )
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    passes.DeduplicateInitializersPass()(model)
+    passes.DeduplicateInitializersPass(size_limit=_FOLD_LIMIT_BYTES)(model)
     passes.CommonSubexpressionEliminationPass()(model)
     passes.IdentityEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)

@@ -59,14 +59,17 @@ class RunSummary:
         for track, label in zip(result.tracks.ids, result.tracks.labels, strict=True):
             self._labels.setdefault(int(track), Counter())[classes[label]] += 1
 
-    def latency(self) -> dict[str, dict[str, float]]:
-        """Stage to milliseconds: the first frame apart, then p50, p90 and max of the others."""
-        table = {}
+    def latency(self) -> dict[str, dict[str, float | None]]:
+        """Stage to milliseconds: the first frame apart, then p50, p90 and max of the others.
+
+        None for the first frame in a stage that it skips.
+        """
+        table: dict[str, dict[str, float | None]] = {}
         for name, samples in self._stage_ms.items():
             skipped_first = len(samples) < self.frames
             later = np.array(samples if skipped_first or len(samples) == 1 else samples[1:])
             table[name] = {
-                "first": 0.0 if skipped_first else round(samples[0], 2),
+                "first": None if skipped_first else round(samples[0], 2),
                 "p50": round(float(np.percentile(later, 50)), 2),
                 "p90": round(float(np.percentile(later, 90)), 2),
                 "max": round(float(later.max()), 2),

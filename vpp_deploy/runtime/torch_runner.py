@@ -70,6 +70,7 @@ class TorchRunner:
             if stage.name not in cold.skip:
                 continue
             for spec in stage.outputs:
-                values[spec.name] = self._torch.zeros(spec.shape, dtype=self._torch.bool)
+                if spec.name != cold.keep:
+                    values[spec.name] = self._torch.zeros(spec.shape, dtype=self._torch.bool)
         values[cold.keep] = self._torch.arange(cold.num_tokens).repeat(self.batch, 1)
         return values

@@ -1,0 +1,49 @@
+"""Fixtures that are too dear to be made twice: a small model, and bundles exported from it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.mini import (
+    ExportedMini,
+    export_mini,
+    mini_config,
+    write_mini_checkpoint,
+    write_mini_recipe,
+)
+
+
+@pytest.fixture(scope="session")
+def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mini")
+
+
+@pytest.fixture(scope="session")
+def mini_checkpoint(mini_folder: Path) -> Path:
+    return write_mini_checkpoint(mini_folder / "mini.safetensors")
+
+
+@pytest.fixture(scope="session")
+def mini_recipe(mini_folder: Path) -> Path:
+    return write_mini_recipe(mini_folder / "mini.toml")
+
+
+@pytest.fixture(scope="session")
+def mini_bundle(mini_folder: Path, mini_checkpoint: Path, mini_recipe: Path) -> ExportedMini:
+    """One stream (25 s)."""
+    return export_mini(mini_checkpoint, mini_recipe, mini_folder / "one")
+
+
+@pytest.fixture(scope="session")
+def mini_bundle_of_3(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
+    """Three streams (25 s)."""
+    recipe = write_mini_recipe(mini_folder / "three.toml", batch=3)
+    return export_mini(mini_checkpoint, recipe, mini_folder / "three")
+
+
+@pytest.fixture(scope="session")
+def mini_dense_bundle(mini_folder: Path) -> ExportedMini:
+    """A dense model (20 s)."""
+    checkpoint = write_mini_checkpoint(mini_folder / "dense.safetensors", mini_config(pruned=False))
+    recipe = write_mini_recipe(mini_folder / "dense.toml", pruned=False)
+    return export_mini(checkpoint, recipe, mini_folder / "dense")
