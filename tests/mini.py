@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.checkpoints.formula import config_text, formula_tensors, published_shapes

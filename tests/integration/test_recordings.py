@@ -35,7 +35,7 @@ from vpp_deploy.results import Detections, Tracks
 from vpp_deploy.runtime.postprocess import detect
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.torch_runner import TorchRunner
-from vpp_deploy.runtime.tracker import TrackMemory, Tracker
+from vpp_deploy.runtime.tracker import Tracker, TrackMemory
 from vpp_deploy.video.source import Frame
 
 Array = NDArray[Any]
