@@ -1,8 +1,10 @@
 """Fixtures that are too dear to be made twice: a small model, and bundles exported from it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.mini import (
     ExportedMini,
@@ -11,6 +13,19 @@ from tests.mini import (
     write_mini_checkpoint,
     write_mini_recipe,
 )
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: small models gain nothing from more.
+
+    On a busy machine OpenMP's threads wait for each other spinning: a second one makes the small
+    model ten times slower there.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

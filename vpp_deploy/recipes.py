@@ -184,6 +184,9 @@ class ModelIdentity:
     keep_ratio: float | None
 
 
+_AMBIGUOUS = ModelIdentity(pruned=True, width=384, keep_ratio=0.7)
+
+
 _KEYS: dict[str, dict[str, str]] = {
     "model": {
         "vit_heads": "a whole number",
@@ -242,6 +245,12 @@ def find_recipe(folder: str | Path, identity: ModelIdentity) -> Path:
         raise RecipeError(
             "the checkpoint's config text does not say its keep ratio, so no recipe can be chosen; "
             "give one with --recipe that sets model.keep_ratio"
+        )
+    if identity == _AMBIGUOUS:
+        raise RecipeError(
+            "the published config of Small at ~40 % repeats the ratios of Small at ~52 %, so the "
+            f"checkpoint cannot tell which it is; give --recipe {folder / 'small-52.toml'}, or "
+            f"{folder / 'small-40.toml'} with model.override_checkpoint = true"
         )
     fitting = [path for path in sorted(folder.glob("*.toml")) if _fits(load_recipe(path), identity)]
     if len(fitting) == 1:

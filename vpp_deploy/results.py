@@ -1,9 +1,15 @@
 """What one frame gives: plain arrays that every later part (tracker, sinks, drawing) passes on."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def majority(labels: Counter[int]) -> int:
+    """The label given most often; of equal ones the smallest (MODEL.md 5)."""
+    return min(labels, key=lambda label: (-labels[label], label))
 
 
 @dataclass(frozen=True)

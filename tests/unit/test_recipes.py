@@ -174,7 +174,6 @@ def test_a_changed_copy_is_checked_too(tmp_path: Path) -> None:
     [
         (ModelIdentity(True, 192, 0.7), "tiny-52.toml"),
         (ModelIdentity(True, 192, 0.6), "tiny-40.toml"),
-        (ModelIdentity(True, 384, 0.7), "small-52.toml"),
         (ModelIdentity(True, 384, 0.6), "small-40.toml"),
         (ModelIdentity(False, 192, None), "dense-tiny.toml"),
         (ModelIdentity(False, 384, None), "dense-small.toml"),
@@ -182,6 +181,11 @@ def test_a_changed_copy_is_checked_too(tmp_path: Path) -> None:
 )
 def test_the_published_recipes_are_found_by_checkpoint(identity: ModelIdentity, name: str) -> None:
     assert find_recipe(RECIPES, identity).name == name
+
+
+def test_a_small_checkpoint_cannot_tell_its_recipe() -> None:
+    with pytest.raises(RecipeError, match=r"small-52\.toml.*small-40\.toml"):
+        find_recipe(RECIPES, ModelIdentity(True, 384, 0.7))
 
 
 def test_published_recipes_have_the_published_input() -> None:

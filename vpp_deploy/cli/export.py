@@ -35,7 +35,7 @@ def export(
     verify: Annotated[
         bool, typer.Option(help="Compare the graphs with PyTorch over a sequence of frames.")
     ] = True,
-    verify_frames: Annotated[int, typer.Option(min=2, help="Frames to compare.")] = 4,
+    verify_frames: Annotated[int, typer.Option(min=5, help="Frames to compare.")] = 8,
 ) -> None:
     """Export CHECKPOINT to ONNX: four graphs and a manifest in one folder.
 
@@ -60,14 +60,13 @@ def export(
             input_size = plan_published(*source.frame_size).padded
     with Console(stderr=True).status("reading the checkpoint") as status:
         prepared = prepare_budgets(checkpoint, recipe, input_size, sample_gather)
-        verifier = BundleVerifier(prepared, verify_frames, like) if verify else None
-        bundle = export_bundle(
-            prepared,
-            out or Path("export") / prepared.recipe_name,
-            verify=verifier,
-            progress=status.update,
-        )
-    if verifier is not None:
+        assert prepared.recipe is not None
+        folder = out or Path("export") / prepared.recipe.stem
+        replaced = ", replacing the bundle there" if folder.exists() else ""
+        print(f"{checkpoint} by {prepared.recipe} to {folder}{replaced}")
+        verifier = BundleVerifier(prepared, verify_frames if verify else None, like)
+        bundle = export_bundle(prepared, folder, verify=verifier, progress=status.update)
+    if verifier.report is not None:
         print_report(verifier.report)
     manifest = bundle.manifest
     height, width = manifest.preprocessing.input_size

@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from vpp_deploy.cli.arguments import parse_size
+from vpp_deploy.errors import BundleError
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.job import run_video
 from vpp_deploy.runtime.opening import (
@@ -43,7 +44,7 @@ def run(
     stop: Annotated[int | None, typer.Option(min=1, help="Frame to end before.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Every how manieth frame.")] = 1,
     provider: Annotated[
-        str | None, typer.Option(help="ONNX Runtime provider of a bundle: cpu or cuda.")
+        str | None, typer.Option(help="ONNX Runtime provider of a bundle: cpu.")
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: one per core.")
@@ -61,7 +62,7 @@ def run(
     ] = None,
     exploration_seed: Annotated[
         int | None,
-        typer.Option(help="Add the published ranking noise to Map-SM, from this seed."),
+        typer.Option(min=0, help="Add the published ranking noise to Map-SM, from this seed."),
     ] = None,
 ) -> None:
     """Run a model on VIDEO: results.json, frames.jsonl and summary.json in the output folder.
@@ -93,9 +94,15 @@ def run(
             )
         else:
             opened = open_bundle(path, provider or "cpu", threads)
-        out = out or Path("runs") / video.stem
+        if opened.runner.batch != 1:
+            raise BundleError(
+                f"{path} steps {opened.runner.batch} streams together, this command runs one; "
+                "export with input.batch = 1"
+            )
+        out = out or Path("runs") / video.resolve().stem
         session = VideoSession(opened.runner, exploration_seed=exploration_seed)
-        print(f"{path}: {opened.kind}")
+        tokens = "" if opened.budgets is None else "/".join(map(str, opened.budgets))
+        print(f"{path}: {opened.kind}" + (f", tokens {tokens}" if tokens else ""))
         with _Bar(source.num_frames) as bar:
             summary = run_video(
                 opened, session, source, out, annotate=annotate, on_frame=bar.advance

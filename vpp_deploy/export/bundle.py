@@ -1,7 +1,6 @@
 """Writes a bundle: four graphs and a manifest, aside first and renamed when all is well."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 
 import onnx
 
-from vpp_deploy.errors import ExportError
-from vpp_deploy.export.graphs import export_graph, without_outputs
+from vpp_deploy.export.folders import staged_folder
+from vpp_deploy.export.graphs import export_graph, without_last_outputs
 from vpp_deploy.export.lint import lint_graph
 from vpp_deploy.manifests import (
-    MANIFEST_NAME,
     Manifest,
     Preprocessing,
     hash_file,
@@ -22,14 +20,15 @@ from vpp_deploy.manifests import (
 )
 from vpp_deploy.models.vpp import MEAN_RGB, STD_RGB
 from vpp_deploy.partition.prepare import Prepared
-from vpp_deploy.partition.stages import InspectedHead
+from vpp_deploy.partition.stages import Head
 from vpp_deploy.specs import StageSpec, TensorSpec
 
 _LIBRARIES = ("torch", "onnx", "onnxscript", "vpp-deploy")
+_PRECISION = "fp32"
 INSPECTED_HEAD = "head.inspected.onnx"
 
 Progress = Callable[[str], None]
-Verify = Callable[[Path, Manifest, Manifest], dict[str, Any]]
+Verify = Callable[[Path, Manifest, Manifest], dict[str, Any] | None]
 """Loads a staged bundle and compares it with the model.
 
 It gets the folder, the bundle's manifest, and the one whose head shows its attention masks.
@@ -51,50 +50,47 @@ def export_bundle(
     verify: Verify | None = None,
     progress: Progress = lambda _: None,
 ) -> OnnxBundle:
-    """Exports every stage into `folder`, which must not hold anything but a bundle.
+    """Exports every stage into `folder`.
 
     Args:
         prepared: a model with the gather sampler (no GridSample in the graphs), and its plan with
             fixed budgets.
-        folder: its last part is the bundle's name. An older bundle there is replaced.
+        folder: its last part is the bundle's name. It must not hold anything but an older bundle,
+            which is replaced.
         verify: called before the bundle appears; what it raises leaves no bundle.
         progress: told what is being done.
 
     Raises:
-        ExportError: a stage cannot be exported, its graph is not clean, or the folder is taken.
+        ExportError: a stage cannot be exported, its graph is not clean, or the folder is taken or
+            cannot be written.
     """
-    if folder.exists() and not (folder / MANIFEST_NAME).is_file() and any(folder.iterdir()):
-        raise ExportError(f"{folder} exists and is no bundle; choose another with --out")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
-        stage_folder = Path(aside) / "bundle"
-        stage_folder.mkdir()
-        files = _write_graphs(prepared, stage_folder, progress)
-        manifest = _manifest(prepared, folder.name, stage_folder, files)
+    with staged_folder(folder) as staging:
+        files = _write_graphs(prepared, staging, progress)
+        manifest = _manifest(prepared, folder.resolve().name, staging, files)
         if verify is not None:
             progress("comparing the graphs with PyTorch")
-            seen = verify(stage_folder, manifest, _inspected(prepared, manifest))
+            seen = verify(staging, manifest, _inspected(prepared, manifest))
             manifest = dataclasses.replace(manifest, verification=seen)
-        (stage_folder / INSPECTED_HEAD).unlink()
-        write_manifest(stage_folder, manifest)
-        _publish(stage_folder, folder)
+        (staging / INSPECTED_HEAD).unlink()
+        write_manifest(staging, manifest)
     return OnnxBundle(folder, read_manifest(folder))
 
 
 def _write_graphs(prepared: Prepared, folder: Path, progress: Progress) -> dict[str, str]:
     model, plan = prepared.model, prepared.plan
     num_tokens = plan.spec.tensor("tokens").shape[1]
+    kept = (1 if prepared.budgets is None else prepared.budgets.blocks_3_5, num_tokens)
     files = {}
     for stage in plan.spec.stages:
         progress(f"exporting {stage.name}")
         name = f"{stage.name}.onnx"
         if stage.name == "head":
             spec = _inspected_head(stage, model.config.decoder_layers)
-            inspected = export_graph(InspectedHead(model), spec, num_tokens)
+            inspected = export_graph(Head(model, show_masks=True), spec, kept)
             onnx.save(inspected, folder / INSPECTED_HEAD)
-            graph = without_outputs(inspected, len(stage.outputs))
+            graph = without_last_outputs(inspected, stage)
         else:
-            graph = export_graph(plan.stages[stage.name], stage, num_tokens)
+            graph = export_graph(plan.stages[stage.name], stage, kept)
         lint_graph(stage.name, graph)
         onnx.save(graph, folder / name)
         files[stage.name] = name
@@ -137,7 +133,7 @@ def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]
         num_queries=model.config.num_queries,
         classes=model.config.classes,
         budgets=() if budgets is None else dataclasses.astuple(budgets),
-        precision="fp32",
+        precision=_PRECISION,
         preprocessing=Preprocessing((frames[1], frames[2]), MEAN_RGB, STD_RGB),
         model=dataclasses.asdict(model.config),
         files=files,
@@ -147,10 +143,3 @@ def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]
         versions={library: metadata.version(library) for library in _LIBRARIES},
         verification=None,
     )
-
-
-def _publish(staging: Path, folder: Path) -> None:
-    """Puts the finished bundle in place; an older one is moved out of the way first."""
-    if folder.exists():
-        folder.rename(staging.with_name("replaced"))
-    staging.rename(folder)

@@ -22,20 +22,19 @@ OPSET = 20
 _FOLD_LIMIT_BYTES = 1 << 28
 
 
-def export_graph(module: nn.Module, stage: StageSpec, num_tokens: int) -> onnx.ModelProto:
+def export_graph(module: nn.Module, stage: StageSpec, kept: tuple[int, int]) -> onnx.ModelProto:
     """Exports `module` with the names and sizes of `stage`.
 
     Args:
         module: its forward takes and returns tensors in the order of `stage`.
         stage: a size of -1 becomes a symbolic axis.
-        num_tokens: N, the upper bound of that axis.
+        kept: bounds of that axis, the number of tokens that run: the next selection's, and N.
 
     Raises:
         ExportError: the exporter or the ONNX checker refuses.
     """
-    lower = {t.name: t.shape[1] for t in stage.outputs}.get("next_ref_positions", 1)
-    axis = torch.export.Dim("num_kept", min=max(lower, 2), max=num_tokens)
-    example = tuple(_example(spec, num_tokens) for spec in stage.inputs)
+    axis = torch.export.Dim("num_kept", min=kept[0], max=max(kept[1], kept[0] + 1))
+    example = tuple(_example(spec, kept[1] - 1) for spec in stage.inputs)
     dynamic = tuple({1: axis} if -1 in spec.shape else None for spec in stage.inputs)
     with _quiet():
         try:
@@ -49,33 +48,26 @@ def export_graph(module: nn.Module, stage: StageSpec, num_tokens: int) -> onnx.M
                 dynamic_shapes=dynamic if any(dynamic) else None,
                 optimize=False,
             )
-        except Exception as error:  # the exporter raises anything, from any layer below it
-            raise ExportError(f"the stage {stage.name} cannot be exported: {error}") from error
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ExportError(f"the stage {stage.name} cannot be exported: {reason}") from error
         assert program is not None
         _fold(program.model)
         model = program.model_proto
     return _annotated(model, stage)
 
 
-def without_outputs(model: onnx.ModelProto, count: int) -> onnx.ModelProto:
-    """A copy of `model` that keeps only the first `count` outputs and the nodes they need."""
-    trimmed = onnx.ModelProto()
-    trimmed.CopyFrom(model)
-    dropped = {output.name for output in trimmed.graph.output[count:]}
-    del trimmed.graph.output[count:]
-    used = {name for node in trimmed.graph.node for name in node.input}
-    for node in reversed(list(trimmed.graph.node)):
-        if set(node.output) <= dropped and not used & set(node.output):
-            trimmed.graph.node.remove(node)
-    return trimmed
+def without_last_outputs(model: onnx.ModelProto, stage: StageSpec) -> onnx.ModelProto:
+    """A copy of `model` with the outputs of `stage` alone, and the nodes that they need."""
+    copy = ir.from_proto(model)
+    del copy.graph.outputs[len(stage.outputs) :]
+    passes.RemoveUnusedNodesPass()(copy)
+    return _annotated(ir.to_proto(copy), stage)
 
 
-def _example(spec: TensorSpec, num_tokens: int) -> torch.Tensor:
-    shape = tuple(num_tokens - 1 if size == -1 else size for size in spec.shape)
-    dtype = getattr(torch, spec.dtype)
-    if spec.dtype == "int64" and len(shape) == 2:
-        return torch.arange(shape[1]).repeat(shape[0], 1)
-    return torch.zeros(shape, dtype=dtype)
+def _example(spec: TensorSpec, num_kept: int) -> torch.Tensor:
+    shape = tuple(num_kept if size == -1 else size for size in spec.shape)
+    return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
 
 
 def _fold(model: ir.Model) -> None:
@@ -103,7 +95,8 @@ def _annotated(model: onnx.ModelProto, stage: StageSpec) -> onnx.ModelProto:
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the graph of {stage.name} is not valid ONNX: {error}") from error
+        reason = str(error).strip().split("\n")[0]
+        raise ExportError(f"the graph of {stage.name} is not valid ONNX: {reason}") from error
     return model
 
 

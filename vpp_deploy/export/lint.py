@@ -6,8 +6,7 @@ import onnx
 from onnx import numpy_helper
 
 from vpp_deploy.errors import ExportError
-
-TOPK_LIMIT = 3840  # TensorRT refuses a larger k when it builds
+from vpp_deploy.recipes import MAX_BUDGET
 
 _FORBIDDEN = {
     "GridSample": "TensorRT 10.13 to 11.1 miscompiles deformable attention made of it",
@@ -52,8 +51,12 @@ def _node_findings(
         reduction = next((a.s for a in node.attribute if a.name == "reduction"), b"none")
         if reduction != b"none":
             yield f"{node.op_type} with reduction {reduction.decode()}: slow or refused"
-    if node.op_type == "TopK" and constants.get(node.input[1], 0) > TOPK_LIMIT:
-        yield f"TopK of {constants[node.input[1]]}: TensorRT takes at most {TOPK_LIMIT}"
+    if node.op_type == "TopK":
+        k = constants.get(node.input[1])
+        if k is None:
+            yield "TopK whose k is no constant: its output's size depends on the data"
+        elif k > MAX_BUDGET:
+            yield f"TopK of {k}: TensorRT takes at most {MAX_BUDGET}"
     if node.op_type == "ReduceMean":
         source = producers.get(node.input[0])
         squares = source is not None and (

@@ -110,11 +110,17 @@ class Extractor(nn.Module):
 class Interaction(nn.Module):
     """Injector, (blocks,) extractor; Map-SM in the first one, extra extractors in the last."""
 
-    def __init__(self, config: ModelConfig, sampler: Sampler, extra_extractors: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        sampler: Sampler,
+        extra_extractors: int = 0,
+        map_selector: MapSelector | None = None,
+    ) -> None:
         super().__init__()
         self.injector = Injector(config, sampler)
         self.extractor = Extractor(config, sampler)
         self.extra_extractors = nn.ModuleList(
             Extractor(config, sampler) for _ in range(extra_extractors)
         )
-        self.matching_module: MapSelector | None = None
+        self.matching_module = map_selector

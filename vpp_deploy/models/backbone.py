@@ -93,17 +93,21 @@ class VppBackbone(nn.Module):
             Block(width, config.vit_heads, config.mlp_width, eps) for _ in range(config.num_blocks)
         )
         last = NUM_INTERACTIONS - 1
-        self.interactions = nn.ModuleList(
-            Interaction(config, sampler, extra_extractors=2 if i == last else 0)
-            for i in range(NUM_INTERACTIONS)
-        )
+        map_selector = None
         if config.pruned:
             assert config.selector_width is not None
             assert config.map_selector_width is not None
-            self._interaction(0).matching_module = MapSelector(width, config.map_selector_width)
+            map_selector = MapSelector(width, config.map_selector_width)
             self.selective_modules = nn.ModuleList(
                 SelectiveModule(width, config.selector_width) for _ in range(last)
             )
+        self.interactions = nn.ModuleList(
+            [
+                Interaction(config, sampler, map_selector=map_selector),
+                *(Interaction(config, sampler) for _ in range(last - 1)),
+                Interaction(config, sampler, extra_extractors=2),
+            ]
+        )
         self.up = nn.ConvTranspose2d(width, width, 2, 2)
         self.norm1 = nn.BatchNorm2d(width)
         self.norm2 = nn.BatchNorm2d(width)

@@ -14,7 +14,7 @@ ReferenceTokens = Literal["after_block_2", "entry_of_block_1"]
 """Which tokens Map-SM compares with: the published evaluation's, or the training's (2.3)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Everything that shapes the network. `pruned` is False for the dense baseline.
 
@@ -41,20 +41,20 @@ class ModelConfig:
 
     width: int
     vit_heads: int
+    mlp_width: int
+    adapter_ffn_width: int
     classes: tuple[str, ...] = YOUTUBE_VIS_2021
     pruned: bool = True
-    keep_ratio: float | None = 0.7
+    keep_ratio: float | None = None
     reference_tokens: ReferenceTokens = "after_block_2"
     selector_width: int | None = None
     map_selector_width: int | None = None
     num_blocks: int = 12
     patch_size: int = 16
-    mlp_width: int = 0
     pos_grid: int = 14
     stem_width: int = 64
     adapter_heads: int = 6
     adapter_points: int = 4
-    adapter_ffn_width: int = 0
     head_width: int = 256
     pixel_layers: int = 6
     pixel_heads: int = 8
@@ -64,3 +64,14 @@ class ModelConfig:
     decoder_heads: int = 8
     decoder_ffn_width: int = 2048
     num_queries: int = 100
+
+    def __post_init__(self) -> None:
+        for width, heads in (
+            (self.width, self.vit_heads),
+            (self.width, self.adapter_heads),
+            (self.head_width, self.pixel_heads),
+            (self.head_width, self.decoder_heads),
+        ):
+            assert width % heads == 0, f"{heads} heads do not divide a width of {width}"
+        selects = (self.keep_ratio, self.selector_width, self.map_selector_width)
+        assert all((value is not None) == self.pruned for value in selects), selects

@@ -1,6 +1,6 @@
 """The whole model, frame by frame, with the temporal state going in and coming out.
 
-This is the reference that every export is compared with: MODEL.md 1.3 to 3 in one place. Streams
+MODEL.md 1.3 to 3 in one place, and what the recordings are compared with. Streams
 are stepped together; each keeps its own memory, so one may be at its first frame while the others
 are not.
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from vpp_deploy.models.vpp import VppModel
@@ -85,10 +86,12 @@ def plan_pipeline(
         ),
     )
     stem_spec = StageSpec("stem", frame, stem_out)
-    stem, head = Stem(model, input_size), Head(model)
+    with torch.no_grad():
+        constants = model.backbone.constants(input_size)
+    stem, head = Stem(model, (h, w), constants), Head(model)
     if not config.pruned:
         trunk_spec = StageSpec("trunk", stem_out, features)
-        dense = {"stem": stem, "trunk": DenseTrunk(model, input_size), "head": head}
+        dense = {"stem": stem, "trunk": DenseTrunk(model, (h, w), constants), "head": head}
         return PipelinePlan(PipelineSpec((stem_spec, trunk_spec, head_spec), (), None), dense)
 
     published = budgets is None
@@ -112,7 +115,7 @@ def plan_pipeline(
     )
     trunk_spec = StageSpec(
         "trunk",
-        (*stem_out, ints("kept_1_2", VARIES), *flag),
+        (*stem_out, ints("kept_1_2", k1 if k1 == tokens else VARIES), *flag),
         (*features, *next_memory, ints("kept_6_8", k6), ints("kept_9_11", k9)),
     )
     spec = PipelineSpec(
@@ -120,8 +123,12 @@ def plan_pipeline(
         tuple(StateEdge(f"next_{t.name}", t.name) for t in memory),
         ColdStart(skip=("selector",), keep="kept_1_2", num_tokens=tokens),
     )
-    selector = (PublishedSelector if published else Selector)(model, input_size)
-    trunk = (
-        PublishedTrunk(model, input_size) if published else Trunk(model, input_size, (k3, k6, k9))
-    )
+    selector: nn.Module
+    trunk: nn.Module
+    if published:
+        selector = PublishedSelector(model, (h, w), constants)
+        trunk = PublishedTrunk(model, (h, w), constants)
+    else:
+        selector = Selector(model, (h, w), constants)
+        trunk = Trunk(model, (h, w), constants, (k3, k6, k9))
     return PipelinePlan(spec, {"stem": stem, "selector": selector, "trunk": trunk, "head": head})

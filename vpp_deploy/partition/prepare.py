@@ -26,14 +26,14 @@ class Prepared:
         checkpoint: where they came from.
         plan: the stages.
         budgets: of the plan; None for a dense model and under the published rule.
-        recipe_name: of the recipe used; the checkpoint's own name where none was needed.
+        recipe: the file used; None where none was needed.
     """
 
     model: VppModel
     checkpoint: Checkpoint
     plan: PipelinePlan
     budgets: Budgets | None
-    recipe_name: str
+    recipe: Path | None
 
 
 def prepare_budgets(
@@ -61,7 +61,7 @@ def prepare_budgets(
     budgets = _budgets(model, recipe, recipe_path)
     size = (recipe.height, recipe.width)
     plan = plan_pipeline(model, size, budgets, recipe.slots, recipe.batch)
-    return Prepared(model, checkpoint, plan, budgets, recipe_path.stem)
+    return Prepared(model, checkpoint, plan, budgets, recipe_path)
 
 
 def prepare_published(
@@ -76,8 +76,7 @@ def prepare_published(
     settings = ModelSettings() if recipe_path is None else load_recipe(recipe_path).model
     model = build_model(checkpoint, settings, sampler)
     plan = plan_pipeline(model, input_size, None, None)
-    name = path.stem if recipe_path is None else recipe_path.stem
-    return Prepared(model, checkpoint, plan, None, name)
+    return Prepared(model, checkpoint, plan, None, recipe_path)
 
 
 def _budgets(model: VppModel, recipe: ExportRecipe, path: Path) -> Budgets | None:

@@ -18,13 +18,11 @@ from vpp_deploy.models.vpp import VppModel, normalise
 class _BackboneStage(nn.Module):
     """Shares what the three backbone stages need: the weights, and the input size's constants."""
 
-    def __init__(self, model: VppModel, input_size: tuple[int, int]) -> None:
+    def __init__(self, model: VppModel, grid: tuple[int, int], constants: GridConstants) -> None:
         super().__init__()
         self.backbone = model.backbone
-        self.grid = model.backbone.grid(input_size)
-        with torch.no_grad():
-            values = model.backbone.constants(input_size)
-        for name, value in values._asdict().items():
+        self.grid = grid
+        for name, value in constants._asdict().items():
             self.register_buffer(name, value, persistent=False)
 
     @property
@@ -77,9 +75,13 @@ class Trunk(_BackboneStage):
     """Blocks 1 to 11 on the kept tokens, with fixed budgets (MODEL.md 2.2, 2.4)."""
 
     def __init__(
-        self, model: VppModel, input_size: tuple[int, int], counts: tuple[int, int, int]
+        self,
+        model: VppModel,
+        grid: tuple[int, int],
+        constants: GridConstants,
+        counts: tuple[int, int, int],
     ) -> None:
-        super().__init__(model, input_size)
+        super().__init__(model, grid, constants)
         self.selection = Selection(counts=counts)
 
     def forward(
@@ -129,9 +131,11 @@ class DenseTrunk(_BackboneStage):
 class Head(nn.Module):
     """Pixel decoder and transformer decoder (MODEL.md 3), with a fixed number of track slots."""
 
-    def __init__(self, model: VppModel) -> None:
+    def __init__(self, model: VppModel, show_masks: bool = False) -> None:
+        """`show_masks` adds the attention masks, for comparing values under equal masks."""
         super().__init__()
         self.panoptic_head = model.panoptic_head
+        self.show_masks = show_masks
 
     def forward(
         self,
@@ -142,23 +146,12 @@ class Head(nn.Module):
         track_queries_BTD: Tensor,
         track_valid_BT: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Returns class logits, mask embeddings, mask features, output queries."""
+        """Returns class logits, mask embeddings, mask features, output queries (and the masks)."""
         out = self.panoptic_head((f1, f2, f3, f4), track_queries_BTD, track_valid_BT)
-        return out.class_logits_BQK, out.mask_embeds_BQD, out.mask_features_BDHW, out.queries_BQD
-
-
-class InspectedHead(Head):
-    """The head with its attention masks as further outputs, for comparing under equal masks."""
-
-    def forward(
-        self,
-        f1: Tensor,
-        f2: Tensor,
-        f3: Tensor,
-        f4: Tensor,
-        track_queries_BTD: Tensor,
-        track_valid_BT: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """As `Head.forward`, then the mask that each decoder layer received."""
-        out = self.panoptic_head((f1, f2, f3, f4), track_queries_BTD, track_valid_BT)
-        return *out[:4], *out.attention_masks
+        predictions = (
+            out.class_logits_BQK,
+            out.mask_embeds_BQD,
+            out.mask_features_BDHW,
+            out.queries_BQD,
+        )
+        return (*predictions, *out.attention_masks) if self.show_masks else predictions

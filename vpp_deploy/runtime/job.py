@@ -44,7 +44,7 @@ def run_video(
         VideoError: the source fails, or the folder cannot be written.
     """
     _make_folder(out, source)
-    summary = RunSummary(model.name, model.kind, source.name)
+    summary = RunSummary(model.name, model.kind, source.name, model.classes)
     if not session.plan(source.frame_size).published:
         (height, width), (input_h, input_w) = source.frame_size, session.input_size
         summary.notes.append(
@@ -62,14 +62,18 @@ def run_video(
                 stack.enter_context(video)
             for frame, decode_ms in _timed(source):
                 result = session.step(frame)
+                start = time.perf_counter()
                 rles = encode_masks(result.tracks.masks)
                 lines.write(result, rles)
                 results.write(result, rles)
                 if video is not None:
                     video.write(draw_tracks(frame.rgb, result.tracks, model.classes))
-                summary.add(result, decode_ms, model.classes)
+                output_ms = (time.perf_counter() - start) * 1e3
+                summary.add(result, decode_ms, output_ms)
                 on_frame(result)
-        summary.complete = True
+    except BaseException as error:
+        summary.ended_by = str(error) or type(error).__name__
+        raise
     finally:
         summary.notes += _notes(source, summary)
         summary.write(out / "summary.json")

@@ -1,8 +1,9 @@
 """A video, frame by frame: a small interpreter over a pipeline's named tensors.
 
 It puts the frame and the tracks into the table, runs the stages in order, reads the results and
-swaps the state. How the model was cut is the specification's business: nothing here changes with
-it.
+swaps the state. Which stages there are, and what travels between them, is the specification's
+business: only the names of what goes in (frames, frame_sizes, track_queries, track_valid,
+rank_noise) and what comes out (class_logits, mask_embeds, mask_features, queries) are known here.
 """
 
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpp_deploy.errors import BackendError
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.postprocess import PostprocessSettings, detect
 from vpp_deploy.runtime.runner import PipelineRunner
@@ -28,6 +30,7 @@ class _Stream:
     """What one stream carries between frames beside the runner's temporal state."""
 
     tracker: Tracker
+    rng: np.random.Generator | None
     cold: bool = True
     plan: ResizePlan | None = None
     frames_seen: int = 0
@@ -61,13 +64,16 @@ class VideoSession:
         Args:
             runner: computes the stages.
             settings: thresholds of post-processing; the published ones by default.
-            exploration_seed: None ranks the tokens as they score. A seed adds the published
-                code's noise to Map-SM's ranking, the same for the same seed, so that background
-                tokens are let in now and then.
+            exploration_seed: None ranks the tokens as they score. A seed (0 or more) adds the
+                published code's noise to Map-SM's ranking, so that background tokens are let in
+                now and then: every stream draws the same from its first frame on.
+
+        Raises:
+            BackendError: a seed for a pipeline that ranks nothing (a dense model).
         """
         self._runner = runner
         self._settings = settings or PostprocessSettings()
-        self._rng = None if exploration_seed is None else np.random.default_rng(exploration_seed)
+        self._seed = exploration_seed
         spec = runner.spec
         frames = spec.tensor("frames")
         self.input_size = (frames.shape[1], frames.shape[2])
@@ -77,11 +83,11 @@ class VideoSession:
         self._streams = [self._new_stream() for _ in range(runner.batch)]
         self._frames = np.zeros(frames.shape, np.uint8)
         self._sizes = np.zeros((runner.batch, 2), np.int64)
-        names = {t.name for stage in spec.stages for t in stage.inputs}
-        self._noise_name = "rank_noise" if "rank_noise" in names else None
-        if self._noise_name is not None:
-            self._noise = np.zeros(spec.tensor(self._noise_name).shape, np.float32)
-            runner.upload(self._noise_name, self._noise)
+        if any(t.name == "rank_noise" for stage in spec.stages for t in stage.inputs):
+            self._noise = np.zeros(spec.tensor("rank_noise").shape, np.float32)
+            runner.upload("rank_noise", self._noise)
+        elif exploration_seed is not None:
+            raise BackendError("this model is dense: it ranks no tokens, so nothing is explored")
 
     def reset(self, stream: int | None = None) -> None:
         """Forgets the temporal state and the tracks of one stream, or of all."""
@@ -107,19 +113,25 @@ class VideoSession:
     def step_batch(self, frames: Sequence[Frame | None]) -> list[FrameResult | None]:
         """The next frame of every stream; None for a stream that has none (it is reset).
 
+        A stream whose frames change their size is reset, too: its tokens no longer lie where the
+        previous frame's did.
+
         Raises:
+            BackendError: the head's output is not finite.
             ValueError: another number of frames than streams.
         """
         if len(frames) != len(self._streams):
             raise ValueError(f"got {len(frames)} frames for {len(self._streams)} streams")
+        active = [s for s, frame in enumerate(frames) if frame is not None]
+        if not active:
+            self.reset()
+            return [None] * len(frames)
         clock = _Clock()
-        valid = self._upload_frames(frames)
+        self._resize(frames)
         clock.lap("resize")
-        self._upload_tracks(valid)
-        if self._noise_name is not None and self._rng is not None:
-            noise = self._rng.logistic(0.0, _NOISE_SCALE, self._noise.shape)
-            self._runner.upload(self._noise_name, noise.astype(np.float32))
-        self._run_stages(clock)
+        valid = self._upload(active)
+        clock.lap("upload")
+        self._run_stages(active, clock)
         outputs = [
             self._runner.download(name)
             for name in ("class_logits", "mask_embeds", "mask_features", "queries")
@@ -130,52 +142,62 @@ class VideoSession:
         ]
 
     def _new_stream(self) -> _Stream:
-        return _Stream(Tracker(self._slots, self._query_width))
+        rng = None if self._seed is None else np.random.default_rng(self._seed)
+        return _Stream(Tracker(self._slots, self._query_width), rng)
 
-    def _upload_frames(self, frames: Sequence[Frame | None]) -> list[NDArray[np.bool_]]:
-        """Resizes every frame into its place and says which track slots each stream uses."""
-        valid = []
+    def _resize(self, frames: Sequence[Frame | None]) -> None:
+        """Every frame into its place. A stream whose frame size changes starts anew."""
         for s, frame in enumerate(frames):
             if frame is None:
                 self._streams[s] = self._new_stream()
-            stream = self._streams[s]
-            if frame is not None:
-                height, width = frame.rgb.shape[:2]
-                stream.plan = self.plan((height, width))
-                resize_frame(frame.rgb, stream.plan, out=self._frames[s])
-                self._sizes[s] = stream.plan.resized
-            count = len(stream.tracker)
-            slots = count if self._slots is None else self._slots
-            valid.append(np.arange(slots) < count)
+                continue
+            height, width = frame.rgb.shape[:2]
+            before = self._streams[s].plan
+            if before is not None and before.frame_size != (height, width):
+                self._streams[s] = self._new_stream()
+            plan = self.plan((height, width))
+            self._streams[s].plan = plan
+            resize_frame(frame.rgb, plan, out=self._frames[s])
+            self._sizes[s] = plan.resized
+
+    def _upload(self, active: list[int]) -> NDArray[np.bool_]:
+        """Frames, tracks and noise; returns (B, T) which track slots are in use."""
+        counts = [len(stream.tracker) for stream in self._streams]
+        slots = counts[0] if self._slots is None else self._slots
+        queries = np.zeros((len(counts), slots, self._query_width), np.float32)
+        for s, stream in enumerate(self._streams):
+            queries[s, : counts[s]] = stream.tracker.track_queries()
+        valid: NDArray[np.bool_] = np.arange(slots) < np.array(counts)[:, None]
         self._runner.upload("frames", self._frames)
         self._runner.upload("frame_sizes", self._sizes)
+        self._runner.upload("track_queries", queries)
+        self._runner.upload("track_valid", valid)
+        if self._seed is not None:
+            for s in active:
+                rng = self._streams[s].rng
+                assert rng is not None
+                self._noise[s] = rng.logistic(0.0, _NOISE_SCALE, self._noise.shape[1])
+            self._runner.upload("rank_noise", self._noise)
         return valid
 
-    def _upload_tracks(self, valid: list[NDArray[np.bool_]]) -> None:
-        queries = np.zeros((len(valid), len(valid[0]), self._query_width), np.float32)
-        for s, stream in enumerate(self._streams):
-            features = stream.tracker.track_queries()
-            queries[s, : len(features)] = features
-        self._runner.upload("track_queries", queries)
-        self._runner.upload("track_valid", np.stack(valid))
-
-    def _run_stages(self, clock: _Clock) -> None:
+    def _run_stages(self, active: list[int], clock: _Clock) -> None:
         start = self._runner.spec.cold_start
+        # A stream without a frame has no say in how the others run, and stays at its first frame.
         cold = np.array([stream.cold for stream in self._streams])
+        all_cold, any_cold = bool(cold[active].all()), bool(cold[active].any())
         for stage in self._runner.spec.stages:
-            consumes = start is not None and any(t.name == start.keep for t in stage.inputs)
-            if start is not None and stage.name in start.skip and cold.all():
+            if start is not None and stage.name in start.skip and all_cold:
                 continue
-            if not consumes:
+            if start is None or start.keep not in [t.name for t in stage.inputs]:
                 self._runner.run(stage.name)
-            elif cold.any() and not cold.all():
+            elif any_cold and not all_cold:
                 self._run_mixed(stage.name, [t.name for t in stage.outputs], cold)
             else:
-                self._runner.run(stage.name, cold=bool(cold.all()))
+                self._runner.run(stage.name, cold=all_cold)
             clock.lap(stage.name)
         self._runner.advance()
-        for stream in self._streams:
-            stream.cold = False
+        for s in active:
+            self._streams[s].cold = False
 
     def _run_mixed(self, stage: str, outputs: list[str], cold: NDArray[np.bool_]) -> None:
         """Some streams are at their first frame, some not: runs both ways, keeps each one's own.
@@ -204,6 +226,11 @@ class VideoSession:
         assert stream.plan is not None
         own = _Clock(dict(clock.stage_ms))
         logits, embeds, features, queries = (tensor[s] for tensor in outputs)
+        if not (np.isfinite(logits).all() and np.isfinite(embeds).all()):
+            raise BackendError(
+                f"frame {frame.index}: the head's output holds NaN or infinity; the weights or the "
+                "precision cannot carry this input"
+            )
         detections = detect(
             logits,
             embeds,

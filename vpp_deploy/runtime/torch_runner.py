@@ -71,6 +71,7 @@ class TorchRunner:
                 continue
             for spec in stage.outputs:
                 if spec.name != cold.keep:
-                    values[spec.name] = self._torch.zeros(spec.shape, dtype=self._torch.bool)
+                    dtype = getattr(self._torch, spec.dtype)
+                    values[spec.name] = self._torch.zeros(spec.shape, dtype=dtype)
         values[cold.keep] = self._torch.arange(cold.num_tokens).repeat(self.batch, 1)
         return values

@@ -79,8 +79,8 @@ class Tracker:
 
         Args:
             slots: how many tracks the network has room for, None for any number (the published
-                behaviour). When more are alive after a frame, those with the best last scores
-                stay (of equal ones, the older).
+                behaviour). When more are alive after a frame, those seen last stay, of them those
+                with the best scores (of equal ones, the older).
             query_width: D, the width of a query.
         """
         self._slots = slots
@@ -173,7 +173,8 @@ class Tracker:
         """Drops the tracks that were not seen for long, then those without a slot (counted)."""
         recent = np.flatnonzero(frame_index - self.memory.last_frames < FORGET_AFTER)
         self.memory = self.memory.take(recent)
-        best = np.argsort(-self.memory.scores, kind="stable")[: self._slots]
+        # What is visible comes first: forgotten, it would only be found again under another id.
+        best = np.lexsort((-self.memory.scores, -self.memory.last_frames))[: self._slots]
         dropped = len(self) - len(best)
         self.memory = self.memory.take(np.sort(best))
         self.total_dropped += dropped

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from vpp_deploy.errors import VideoError
-from vpp_deploy.results import FrameResult
+from vpp_deploy.results import FrameResult, majority
 
 VIDEO_ID = 1
 
@@ -120,11 +120,10 @@ class _TrackHistory:
     rles: dict[int, Rle] = field(default_factory=dict)  # by frame, from 0, in the processed range
 
     def entry(self, num_frames: int) -> dict[str, object]:
-        label = min(self.labels, key=lambda label: (-self.labels[label], label))
         return {
             "video_id": VIDEO_ID,
             "score": self.score_sum / len(self.rles),
-            "category_id": label + 1,
+            "category_id": majority(self.labels) + 1,
             "segmentations": [self.rles.get(frame) for frame in range(num_frames)],
         }
 

@@ -251,7 +251,7 @@ def test_empty_masks_count_as_equal(tracker: Tracker) -> None:
     assert tracks.ids.tolist() == [0]
 
 
-def test_slots_keep_the_best_and_count_the_rest() -> None:
+def test_slots_keep_the_visible_then_the_best_and_count_the_rest() -> None:
     tracker = Tracker(slots=2, query_width=WIDTH)
     update = step(tracker, 0, found((1, 0.9, 0, 10), (2, 0.8, 20, 30), (3, 0.7, 40, 50)), slots=2)
     # All were seen in this frame; only two are carried into the next.
@@ -259,19 +259,19 @@ def test_slots_keep_the_best_and_count_the_rest() -> None:
     assert update.dropped == 1
     assert tracker.memory.ids.tolist() == [0, 1]
 
-    # Id 1 is not seen: its last score, 0.8, counts. Row `track(1)` exists, whether used or not.
+    # Id 1 is not seen: it gives way to the two that are, whatever their scores. Row `track(1)`
+    # exists, whether used or not.
     update = step(tracker, 1, found((4, 0.85, 60, 70), (track(0), 0.5, 0, 10)), slots=2)
     assert update.tracks.ids.tolist() == [0, 3]
     assert update.dropped == 1
-    assert tracker.memory.ids.tolist() == [1, 3]
-    assert carried(tracker) == [2, 1004]
+    assert tracker.memory.ids.tolist() == [0, 3]
+    assert carried(tracker) == [1000 + track(0), 1004]
     assert tracker.total_dropped == 2
 
 
 def test_of_equal_scores_the_older_track_has_the_slot() -> None:
     tracker = Tracker(slots=1, query_width=WIDTH)
-    step(tracker, 0, found((1, 0.5, 0, 10)), slots=1)
-    assert step(tracker, 1, found((2, 0.5, 20, 30)), slots=1).dropped == 1
+    assert step(tracker, 0, found((1, 0.5, 0, 10), (2, 0.5, 20, 30)), slots=1).dropped == 1
     assert tracker.memory.ids.tolist() == [0]
 
 

@@ -114,7 +114,7 @@ def no_collector() -> Iterator[None]:
 def test_frames_are_freed_at_once(clip: Path) -> None:
     with open_source(clip) as source:
         for _ in source:
-            alive = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+            alive = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
             assert alive < 6
 
 

@@ -1,0 +1,72 @@
+"""Folders that appear all at once: written aside, renamed when complete."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vpp_deploy.errors import ExportError
+from vpp_deploy.manifests import MANIFEST_NAME
+
+
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """Yields a folder to write into, which becomes `folder` when the block ends without an error.
+
+    A bundle that is there already is replaced, and put back if its successor cannot be. A process
+    that is killed leaves a hidden folder beside `folder`, which nothing takes for a bundle.
+
+    Raises:
+        ExportError: `folder` holds something else than a bundle, or cannot be written.
+    """
+    folder = folder.resolve()
+    _check_replaceable(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+            staging = Path(aside) / "bundle"
+            staging.mkdir()
+            yield staging
+            _publish(staging, folder)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {folder}: {error.strerror or error}; choose another folder with --out"
+        ) from error
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is a file; choose a folder with --out")
+    found = {path.name for path in folder.iterdir()}
+    if found - _bundle_files(folder):
+        raise ExportError(
+            f"{folder} holds more than a bundle ({sorted(found)[0]}, ...), and would be replaced; "
+            "choose another folder with --out"
+        )
+
+
+def _bundle_files(folder: Path) -> set[str]:
+    """What a bundle's manifest says is in its folder; nothing where there is no such manifest."""
+    try:
+        document = json.loads((folder / MANIFEST_NAME).read_text())
+        if isinstance(document["schema"], int):
+            return {MANIFEST_NAME, *document["sha256"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return set()
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    replaced = staging.with_name("replaced")
+    folder.rename(replaced)
+    try:
+        staging.rename(folder)
+    except OSError:
+        replaced.rename(folder)
+        raise
