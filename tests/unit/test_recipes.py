@@ -4,14 +4,8 @@ from pathlib import Path
 import pytest
 
 from vpp_deploy.errors import RecipeError
-from vpp_deploy.recipes import (
-    Budgets,
-    BudgetShares,
-    ModelIdentity,
-    ModelSettings,
-    find_recipe,
-    load_recipe,
-)
+from vpp_deploy.recipe_files import ModelIdentity, find_recipe, load_recipe
+from vpp_deploy.recipes import Budgets, BudgetShares, ModelSettings
 
 RECIPES = Path(__file__).parents[2] / "export"
 SHARES = "[budgets]\nblocks_3_5 = 0.56\nblocks_6_8 = 0.448\nblocks_9_11 = 0.358\n"

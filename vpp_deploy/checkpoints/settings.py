@@ -14,7 +14,8 @@ from vpp_deploy.checkpoints.config_text import UNKNOWN, config_values, find_valu
 from vpp_deploy.checkpoints.reader import Checkpoint
 from vpp_deploy.errors import CheckpointError, RecipeError
 from vpp_deploy.models.config import YOUTUBE_VIS_2021, ModelConfig
-from vpp_deploy.recipes import ModelIdentity, ModelSettings
+from vpp_deploy.recipe_files import ModelIdentity
+from vpp_deploy.recipes import ModelSettings
 
 T = TypeVar("T")
 

@@ -40,10 +40,10 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ExportError(f"{folder} is a file; choose a folder with --out")
-    found = {path.name for path in folder.iterdir()}
-    if found - _bundle_files(folder):
+    others = {path.name for path in folder.iterdir()} - _bundle_files(folder)
+    if others:
         raise ExportError(
-            f"{folder} holds more than a bundle ({sorted(found)[0]}, ...), and would be replaced; "
+            f"{folder} holds more than a bundle ({min(others)}, ...), and would be replaced; "
             "choose another folder with --out"
         )
 

@@ -11,7 +11,8 @@ from vpp_deploy.errors import RecipeError
 from vpp_deploy.models.deformable import Sampler
 from vpp_deploy.models.vpp import VppModel
 from vpp_deploy.partition.plan import PipelinePlan, plan_pipeline
-from vpp_deploy.recipes import Budgets, ExportRecipe, ModelSettings, find_recipe, load_recipe
+from vpp_deploy.recipe_files import find_recipe, load_recipe
+from vpp_deploy.recipes import Budgets, ExportRecipe, ModelSettings
 
 RECIPES = Path("export")
 """Where recipes are looked for when none is named."""

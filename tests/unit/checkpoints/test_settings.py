@@ -8,7 +8,8 @@ from vpp_deploy.checkpoints.reader import Checkpoint
 from vpp_deploy.checkpoints.settings import identify, infer_config
 from vpp_deploy.errors import CheckpointError, RecipeError, VppDeployError
 from vpp_deploy.models.config import YOUTUBE_VIS_2021
-from vpp_deploy.recipes import ModelIdentity, ModelSettings
+from vpp_deploy.recipe_files import ModelIdentity
+from vpp_deploy.recipes import ModelSettings
 
 Make = Callable[..., Checkpoint]
 EVERYTHING: dict[str, Any] = {
