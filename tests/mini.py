@@ -57,14 +57,18 @@ def mini_tensors(config: ModelConfig) -> dict[str, NDArray[Any]]:
 
 
 def write_mini_checkpoint(
-    path: Path, config: ModelConfig | None = None, changes: dict[str, NDArray[Any]] | None = None
+    path: Path,
+    config: ModelConfig | None = None,
+    changes: dict[str, NDArray[Any]] | None = None,
+    metadata: bool = True,
 ) -> Path:
-    """A .safetensors file as `write_formula_checkpoint` makes them."""
+    """A .safetensors file as `write_formula_checkpoint` makes them; without metadata it is mute."""
     from safetensors.numpy import save_file
 
     config = config or mini_config()
-    metadata = {"config": config_text(config), "classes": json.dumps(list(config.classes))}
-    save_file(mini_tensors(config) | (changes or {}), str(path), metadata=metadata)
+    texts = {"config": config_text(config), "classes": json.dumps(list(config.classes))}
+    tensors = mini_tensors(config) | (changes or {})
+    save_file(tensors, str(path), metadata=texts if metadata else None)
     return path
 
 

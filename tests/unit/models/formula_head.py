@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -22,12 +23,16 @@ def formula_head(
     """A head in evaluation mode, without gradients."""
     config = replace(formula_config(size), pixel_layers=pixel_layers, decoder_layers=decoder_layers)
     head = VppHead(config, sampler)
-    shapes = {KEY_PREFIX + key: tuple(tensor.shape) for key, tensor in head.state_dict().items()}
-    tensors = formula_tensors(shapes)
-    head.load_state_dict(
-        {key.removeprefix(KEY_PREFIX): torch.from_numpy(value) for key, value in tensors.items()}
-    )
+    shapes = tuple((key, tuple(tensor.shape)) for key, tensor in head.state_dict().items())
+    head.load_state_dict(_weights(shapes))
     return head.eval().requires_grad_(False)
+
+
+@cache
+def _weights(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, Tensor]:
+    """Made once for all tests: drawing them takes seconds."""
+    tensors = formula_tensors({KEY_PREFIX + key: shape for key, shape in shapes})
+    return {key.removeprefix(KEY_PREFIX): torch.from_numpy(v) for key, v in tensors.items()}
 
 
 def random_features(batch: int, seed: int = 0, width: int = 192) -> tuple[Tensor, ...]:
