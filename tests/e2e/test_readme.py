@@ -58,7 +58,9 @@ def first_cells(text: str) -> set[str]:
     return {line.split("│")[1].strip() for line in text.split("\n") if "│" in line}
 
 
-def test_commands_and_python(stand_ins: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_and_python(
+    stand_ins: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     outputs: dict[str, str] = {}
     for arguments in commands("vpp-deploy"):
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)

@@ -195,7 +195,6 @@ class TestBatch:
                 for name in ("feature4", "feature8", "feature16", "feature32"):
                     theirs = alone_runners[s].download(name)[0]
                     largest = max(largest, np.abs(runner.download(name)[s] - theirs).max())
-        print(f"largest difference of a feature: {largest:.1e}")
         assert largest < 1e-4
         assert {(t, s) for t, s, first in firsts if first} == {
             (0, 0),

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from tests.parity_data import RECORDINGS, load_recording, mask_logits_of, num_frames
 from vpp_deploy.errors import RecipeError

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from tests.parity_data import (
     RECORDINGS,
