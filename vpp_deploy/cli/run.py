@@ -111,7 +111,7 @@ def run(
 
 
 class _Bar:
-    """Progress with frames per second and time left."""
+    """Progress with frames per second and time left, from the first frame on."""
 
     def __init__(self, total: int | None) -> None:
         self._progress = Progress(
@@ -128,7 +128,6 @@ class _Bar:
         self._task = self._progress.add_task("frames", total=total, rate="")
 
     def __enter__(self) -> "_Bar":
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,6 +135,7 @@ class _Bar:
 
     def advance(self, result: FrameResult) -> None:
         """One frame more."""
+        self._progress.start()
         task = self._progress.tasks[0]
         rate = "" if task.speed is None else f"{task.speed:.2f} frames/s"
         self._progress.update(self._task, advance=1, rate=rate)

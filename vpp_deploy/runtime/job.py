@@ -41,7 +41,7 @@ def run_video(
         on_frame: told of every frame done.
 
     Raises:
-        VideoError: the source fails, or the folder cannot be written.
+        VideoError: the source fails or ends early, or the folder cannot be written.
     """
     _make_folder(out, source)
     summary = RunSummary(model.name, model.kind, source.name, model.classes)
@@ -71,6 +71,11 @@ def run_video(
                 output_ms = (time.perf_counter() - start) * 1e3
                 summary.add(result, decode_ms, output_ms)
                 on_frame(result)
+        if source.truncated:
+            raise VideoError(
+                f"{source.path} ends early: it is truncated or damaged, or its header promises more "
+                f"than it holds; its {summary.frames} readable frames are done, see {out}"
+            )
     except BaseException as error:
         summary.ended_by = str(error) or type(error).__name__
         raise
@@ -107,8 +112,6 @@ def _timed(source: VideoSource) -> Iterator[tuple[Frame, float]]:
 
 def _notes(source: VideoSource, summary: RunSummary) -> list[str]:
     notes = []
-    if source.truncated:
-        notes.append("the video ends early: it is truncated or damaged")
     if source.frames_skipped_corrupt:
         notes.append(f"{source.frames_skipped_corrupt} corrupt packets or images were skipped")
     if source.frames_damaged:
