@@ -73,8 +73,8 @@ def run_video(
                 on_frame(result)
         if source.truncated:
             raise VideoError(
-                f"{source.path} ends early: it is truncated or damaged, or its header promises more "
-                f"than it holds; its {summary.frames} readable frames are done, see {out}"
+                f"{source.path} ends early: it is truncated or damaged, or its header promises "
+                f"more than it holds; its {summary.frames} readable frames are done, see {out}"
             )
     except BaseException as error:
         summary.ended_by = str(error) or type(error).__name__
