@@ -15,10 +15,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from vpp_deploy.errors import BundleError
-from vpp_deploy.specs import PipelineSpec
+from vpp_deploy.specs import PipelineSpec, TensorSpec
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
+PATCH_SIZE = 16
+_MAX_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -119,34 +121,39 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+_SESSION_INPUTS = {"frames", "frame_sizes", "track_queries", "track_valid", "rank_noise"}
+_SESSION_OUTPUTS = {"class_logits", "mask_embeds", "mask_features", "queries"}
+
+
 def _contradictions(manifest: Manifest) -> Iterator[str]:
-    """What the session relies on: names, and sizes that are said in more than one place."""
+    """What the session relies on: order, names, state, and sizes said in more than one place."""
     spec = manifest.pipeline
-    consumed = {tensor.name: tensor for stage in spec.stages for tensor in stage.inputs}
-    produced = {tensor.name: tensor for stage in spec.stages for tensor in stage.outputs}
-    for name in ("frames", "frame_sizes", "track_queries", "track_valid"):
-        if name not in consumed:
-            yield f"no stage takes {name!r}"
-            return
-    for name in ("class_logits", "mask_embeds", "mask_features", "queries"):
-        if name not in produced:
-            yield f"no stage gives {name!r}"
-            return
-    for name in consumed.keys() & produced.keys():
-        taken, given = consumed[name], produced[name]
-        if taken.dtype != given.dtype or len(taken.shape) != len(given.shape):
-            yield f"{name} is given as {given} and taken as {taken}"
-    for edge in spec.state:
-        if edge.output not in produced or edge.input not in consumed:
-            yield f"the state {edge} names no tensor"
-        elif produced[edge.output].shape != consumed[edge.input].shape:
-            yield f"the two ends of the state {edge} differ in shape"
-    start = spec.cold_start
-    if start is not None and consumed.get(start.keep) is None:
-        yield f"no stage takes {start.keep!r}"
+    names = [stage.name for stage in spec.stages]
+    if len(set(names)) < len(names):
+        yield f"a stage appears twice in {names}"
+    produced: dict[str, TensorSpec] = {}
+    consumed: dict[str, TensorSpec] = {}
+    known = _SESSION_INPUTS | {edge.input for edge in spec.state}
+    for stage in spec.stages:
+        for tensor in stage.inputs:
+            consumed[tensor.name] = tensor
+            if tensor.name not in produced and tensor.name not in known:
+                yield f"nothing before {stage.name} gives it {tensor.name!r}"
+        for tensor in stage.outputs:
+            if tensor.name in produced or tensor.name in known:
+                yield f"{stage.name} gives {tensor.name!r}, which is there already"
+            produced[tensor.name] = tensor
+    missing = (_SESSION_INPUTS - {"rank_noise"} - consumed.keys()) | (
+        _SESSION_OUTPUTS - produced.keys()
+    )
+    if missing:
+        yield f"no stage has the tensors {sorted(missing)}"
+        return
+    yield from _state_contradictions(spec, produced, consumed)
     height, width = manifest.preprocessing.input_size
+    tokens = (height // PATCH_SIZE) * (width // PATCH_SIZE)
     queries = manifest.num_queries + manifest.track_slots
-    for name, shape, expected in (
+    sizes = [
         ("frames", consumed["frames"].shape, (manifest.batch, height, width, 3)),
         ("track_valid", consumed["track_valid"].shape, (manifest.batch, manifest.track_slots)),
         (
@@ -154,9 +161,41 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             produced["class_logits"].shape,
             (manifest.batch, queries, len(manifest.classes) + 1),
         ),
-    ):
-        if shape != expected:
-            yield f"{name} has the shape {shape}, the other fields say {expected}"
+    ]
+    if spec.cold_start is not None:
+        kept = ("kept_1_2", "next_ref_positions", "kept_6_8", "kept_9_11")
+        counts = tuple(produced[name].shape[-1] for name in kept if name in produced)
+        sizes += [
+            ("the cold start", (spec.cold_start.num_tokens,), (tokens,)),
+            ("the budgets", manifest.budgets, counts),
+        ]
+    for name, got, expected in sizes:
+        if got != expected:
+            yield f"{name} has {got}, the other fields say {expected}"
+
+
+def _state_contradictions(
+    spec: PipelineSpec, produced: dict[str, TensorSpec], consumed: dict[str, TensorSpec]
+) -> Iterator[str]:
+    ends = [end for edge in spec.state for end in (edge.output, edge.input)]
+    if len(set(ends)) < len(ends):
+        yield "two edges of the state share an end"
+    carried = {name for name in produced if name not in consumed and name.startswith("next_")}
+    if carried - set(ends):
+        yield f"{sorted(carried - set(ends))} is for the next frame, and no edge takes it there"
+    for edge in spec.state:
+        given, taken = produced.get(edge.output), consumed.get(edge.input)
+        if given is None or taken is None:
+            yield f"the state {edge} names no tensor"
+        elif (given.dtype, given.shape) != (taken.dtype, taken.shape):
+            yield f"the two ends of the state {edge} differ"
+    start = spec.cold_start
+    if (start is None) != (not spec.state):
+        yield "state and cold start belong together"
+    if start is not None:
+        skipped = {t.name for s in spec.stages if s.name in start.skip for t in s.outputs}
+        if skipped != {start.keep}:
+            yield f"a first frame skips what gives {sorted(skipped)}, and replaces {start.keep!r}"
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
@@ -168,10 +207,12 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             )
     for name, expected in manifest.sha256.items():
         if Path(name).name != name:
-            raise BundleError(f"{folder}: the manifest names {name!r}, which is no plain file name")
+            raise BundleError(
+                f"{folder}: the manifest names {name[:80]!r}, which is no plain file name"
+            )
         file = folder / name
-        if not file.is_file():
-            raise BundleError(f"{folder}: {name} is missing; export the bundle again")
+        if len(name) > _MAX_NAME or not file.is_file():
+            raise BundleError(f"{folder}: {name[:80]} is missing; export the bundle again")
         if hash_file(file) != expected:
             raise BundleError(
                 f"{folder}: {name} is not the file that was exported (its SHA-256 differs from "

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -388,6 +388,37 @@ class TestManifest:
         assert manifest.pipeline.cold_start is None
         assert open_bundle(mini_dense_bundle.folder).budgets is None
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda d: d["pipeline"]["stages"].reverse(),
+            lambda d: d["pipeline"]["stages"].append(d["pipeline"]["stages"][0]),
+            lambda d: d["pipeline"].update(state=[]),
+            lambda d: d["pipeline"]["state"].pop(),
+            lambda d: d["pipeline"]["state"].append(d["pipeline"]["state"][0]),
+            lambda d: d["pipeline"].update(cold_start=None),
+            lambda d: d["pipeline"]["cold_start"].update(num_tokens=10**12),
+            lambda d: d["pipeline"]["cold_start"].update(num_tokens=40),
+            lambda d: d["pipeline"]["cold_start"].update(skip=["stem"]),
+            lambda d: d["pipeline"]["cold_start"].update(keep="tokens"),
+            lambda d: d.update(budgets=[]),
+            lambda d: d.update(budgets=[33, 24, 16, 8]),
+            lambda d: d.update(batch=2),
+            lambda d: d.update(track_slots=9),
+            lambda d: d.update(classes=["dog"]),
+            lambda d: d["sha256"].update({"a" * 300: "0"}),
+        ],
+    )
+    def test_one_that_contradicts_itself(
+        self, copied: Path, change: Callable[[dict[str, Any]], None]
+    ) -> None:
+        path = copied / MANIFEST_NAME
+        document = json.loads(path.read_text())
+        change(document)
+        path.write_text(json.dumps(document))
+        with pytest.raises(BundleError, match=r"contradicts itself|is missing"):
+            open_bundle(copied)
+
     def test_a_changed_graph(self, copied: Path) -> None:
         data = bytearray((copied / "trunk.onnx").read_bytes())
         data[len(data) // 2] ^= 1
@@ -499,7 +530,7 @@ class TestManifest:
         pipeline = dataclasses.replace(manifest.pipeline, stages=tuple(stages))
         write_manifest(copied, dataclasses.replace(manifest, pipeline=pipeline))
         assert (copied / MANIFEST_NAME).read_text() != text
-        with pytest.raises(BundleError, match="contradicts itself: frames has the shape"):
+        with pytest.raises(BundleError, match="contradicts itself: frames has"):
             open_bundle(copied)
         preprocessing = dataclasses.replace(manifest.preprocessing, input_size=(64, 64))
         write_manifest(
@@ -547,6 +578,21 @@ class TestExport:
         with pytest.raises(KeyboardInterrupt):
             export_bundle(mini_bundle.prepared, tmp_path / "export" / "one", progress=progress)
         assert list((tmp_path / "export").iterdir()) == []
+
+    @pytest.mark.usefixtures("cached_graphs")
+    def test_a_folder_that_fills_while_it_exports(
+        self, mini_bundle: ExportedMini, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "one"
+
+        def progress(text: str) -> None:
+            folder.mkdir(exist_ok=True)
+            (folder / "thesis.txt").write_text("precious")
+
+        with pytest.raises(ExportError, match=r"holds more than a bundle \(thesis\.txt"):
+            export_bundle(mini_bundle.prepared, folder, progress=progress)
+        assert [path.name for path in tmp_path.iterdir()] == ["one"]
+        assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
 
     @pytest.mark.parametrize("error", [ExportError("no"), KeyboardInterrupt(), RuntimeError()])
     @pytest.mark.usefixtures("cached_graphs")

@@ -27,6 +27,8 @@ class _Unknown:
 
 UNKNOWN = _Unknown()
 
+_MAX_NUMBER = 2**63
+
 
 def config_values(text: str | None) -> dict[str, object]:
     """The values of the names that a config text binds at top level.
@@ -110,9 +112,11 @@ def _calculate(symbol: type[ast.operator], left: object, right: object) -> objec
     if not (_is_number(left) and _is_number(right)):
         return UNKNOWN
     try:
-        return _ARITHMETIC[symbol](left, right)
+        result = _ARITHMETIC[symbol](left, right)
     except ArithmeticError:
         return UNKNOWN
+    # A few lines of `a = a * a` would otherwise make numbers that no memory holds.
+    return result if abs(result) < _MAX_NUMBER else UNKNOWN
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -58,8 +58,10 @@ def _check_values(tensors: dict[str, torch.Tensor]) -> None:
         if not tensor.is_floating_point():
             raise CheckpointError(f"{key} is {tensor.dtype}; expected floating-point weights")
         # A sum in double precision is finite exactly where all the float32 terms are.
-        if not math.isfinite(tensor.sum(dtype=torch.float64).item()):
+        if not math.isfinite(tensor.to(torch.float32).sum(dtype=torch.float64).item()):
             raise CheckpointError(
                 f"{key} has NaN or infinite values; expected finite weights, so use a checkpoint "
                 "from before the training diverged"
             )
+        if key.endswith("running_var") and bool((tensor < 0).any()):
+            raise CheckpointError(f"{key} has negative variances; expected 0 or more")

@@ -7,6 +7,7 @@ recipe sets `model.override_checkpoint`.
 
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import NoReturn, TypeVar
 
@@ -144,6 +145,10 @@ def _size(checkpoint: Checkpoint, key: str, axis: int, num_axes: int) -> int:
             f"{checkpoint.path}: {key} {got}; expected a published VPP or dense checkpoint, where "
             f"it has {num_axes} axes"
         )
+    if 0 in tensor.shape:
+        raise CheckpointError(
+            f"{checkpoint.path}: {key} has shape {tuple(tensor.shape)}; expected no empty axis"
+        )
     return int(tensor.shape[axis])
 
 
@@ -279,6 +284,6 @@ def _check_layout(checkpoint: Checkpoint, values: Mapping[str, object]) -> None:
         got = find_value(values, path)
         if got is not UNKNOWN and got != expected:
             raise CheckpointError(
-                f"{checkpoint.path}: its config text says {path} = {got}; only {expected} is "
-                "supported"
+                f"{checkpoint.path}: its config text says {path} = {reprlib.repr(got)}; only "
+                f"{expected} is supported"
             )

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vpp_deploy.cli.arguments import parse_size
+from vpp_deploy.cli.signals import check_sigterm
 from vpp_deploy.errors import BackendError
 from vpp_deploy.video.resize import plan_published
 from vpp_deploy.video.source import open_source
@@ -35,7 +36,7 @@ def export(
     verify: Annotated[
         bool, typer.Option(help="Compare the graphs with PyTorch over a sequence of frames.")
     ] = True,
-    verify_frames: Annotated[int, typer.Option(min=5, help="Frames to compare.")] = 8,
+    verify_frames: Annotated[int, typer.Option(min=5, max=10_000, help="Frames to compare.")] = 8,
 ) -> None:
     """Export CHECKPOINT to ONNX: four graphs and a manifest in one folder.
 
@@ -65,7 +66,12 @@ def export(
         replaced = ", replacing the bundle there" if folder.exists() else ""
         print(f"{checkpoint} by {prepared.recipe} to {folder}{replaced}")
         verifier = BundleVerifier(prepared, verify_frames if verify else None, like)
-        bundle = export_bundle(prepared, folder, verify=verifier, progress=status.update)
+
+        def progress(step: str) -> None:
+            check_sigterm()
+            status.update(step)
+
+        bundle = export_bundle(prepared, folder, verify=verifier, progress=progress)
     if verifier.report is not None:
         print_report(verifier.report)
     manifest = bundle.manifest

@@ -5,7 +5,7 @@ stderr says why), 2 wrong usage, 130 interrupted, 143 terminated. Anything else 
 its traceback.
 """
 
-import signal
+import io
 import sys
 from typing import Annotated
 
@@ -14,9 +14,10 @@ import typer
 from vpp_deploy import __version__
 from vpp_deploy.cli.export import export
 from vpp_deploy.cli.run import run
+from vpp_deploy.cli.signals import exit_on_sigterm
 from vpp_deploy.errors import VppDeployError
 
-_TERMINATED = 128 + signal.SIGTERM
+_MAX_MESSAGE = 1000
 
 app = typer.Typer(
     help="Export Video Patch Pruning models and run them on video.",
@@ -46,10 +47,19 @@ def _options(
 
 def main() -> None:
     """Entry point of the console script."""
-    # As an exception, so that files are completed and folders that were written aside removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    exit_on_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except VppDeployError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (VppDeployError, OSError) as error:
+        # An OSError is this machine's refusal: a full disk, a closed pipe, no permission.
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(1)
+
+
+def _one_line(message: str) -> str:
+    """No line breaks or control characters, which a file's content may have brought in."""
+    shown = "".join(c if c.isprintable() else " " for c in " ".join(message.split()))
+    return shown if len(shown) <= _MAX_MESSAGE else shown[:_MAX_MESSAGE] + " ..."

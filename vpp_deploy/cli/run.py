@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -47,7 +48,7 @@ def run(
         str | None, typer.Option(help="ONNX Runtime provider of a bundle: cpu.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: one per core.")
+        int | None, typer.Option(min=1, max=256, help="CPU threads; default: one per core.")
     ] = None,
     rule: Annotated[
         Literal["published", "budgets"] | None,
@@ -142,7 +143,7 @@ class _Bar:
 
 
 def _print_summary(summary: RunSummary, model: OpenedModel, out: Path) -> None:
-    table = Table(title=f"{summary.model} on {summary.video}, milliseconds")
+    table = Table(title=escape(f"{summary.model} on {summary.video}, milliseconds"))
     for column in ("stage", "first frame", "p50", "p90", "max"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, row in summary.latency().items():

@@ -71,6 +71,7 @@ def export_bundle(
             progress("comparing the graphs with PyTorch")
             seen = verify(staging, manifest, _inspected(prepared, manifest))
             manifest = dataclasses.replace(manifest, verification=seen)
+        progress("publishing the bundle")
         (staging / INSPECTED_HEAD).unlink()
         write_manifest(staging, manifest)
     return OnnxBundle(folder, read_manifest(folder))

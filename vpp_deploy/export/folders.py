@@ -38,6 +38,8 @@ def staged_folder(folder: Path) -> Iterator[Path]:
 def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
+    if folder == Path.cwd():
+        raise ExportError(f"{folder} is the current folder; choose another with --out")
     if not folder.is_dir():
         raise ExportError(f"{folder} is a file; choose a folder with --out")
     others = {path.name for path in folder.iterdir()} - _bundle_files(folder)
@@ -66,7 +68,9 @@ def _publish(staging: Path, folder: Path) -> None:
     replaced = staging.with_name("replaced")
     folder.rename(replaced)
     try:
+        # Minutes have passed since the first look, and now nobody else can reach the folder.
+        _check_replaceable(replaced)
         staging.rename(folder)
-    except OSError:
+    except (OSError, ExportError):
         replaced.rename(folder)
         raise

@@ -77,7 +77,7 @@ def run_video(
                 f"more than it holds; its {summary.frames} readable frames are done, see {out}"
             )
     except BaseException as error:
-        summary.ended_by = str(error) or type(error).__name__
+        summary.ended_by = str(error) if isinstance(error, Exception) else "interruption"
         raise
     finally:
         summary.notes += _notes(source, summary)

@@ -44,6 +44,7 @@ class OnnxRunner:
             BackendError: ONNX Runtime, or the provider asked for, is not available.
             BundleError: a graph's tensors are not those of the manifest.
         """
+        self.owner: object = None
         self._spec = manifest.pipeline
         self._batch = manifest.batch
         graphs = {stage.name: folder / manifest.files[stage.name] for stage in self._spec.stages}
@@ -77,8 +78,15 @@ class OnnxRunner:
         np.copyto(buffer, value, casting="no")
 
     def run(self, stage: str, *, cold: bool = False) -> None:
-        """Runs the stage over its bound buffers."""
-        self._sessions[stage].run_with_iobinding(self._bindings[stage, self._parity, cold])
+        """Runs the stage over its bound buffers.
+
+        Raises:
+            BackendError: ONNX Runtime fails, for want of memory in most cases.
+        """
+        try:
+            self._sessions[stage].run_with_iobinding(self._bindings[stage, self._parity, cold])
+        except RuntimeError as error:
+            raise BackendError(f"ONNX Runtime fails in {stage}: {_one_line(error)}") from error
 
     def download(self, name: str) -> NDArray[Any]:
         """The buffer of `name` itself."""

@@ -114,11 +114,18 @@ def detect(
 
     Returns:
         The instances, best score first.
+
+    Raises:
+        FloatingPointError: a score or a mask is not finite: it would count as nothing found.
     """
+    if not (np.isfinite(class_logits).all() and np.isfinite(mask_embeds).all()):
+        raise FloatingPointError("class logits or mask embeddings hold NaN or infinity")
     pairs = select_pairs(class_logits, track_valid, settings or PostprocessSettings())
     rows, row_of_pair = np.unique(pairs.query_ids, return_inverse=True)
     depth, *low_size = mask_features.shape
     mask_logits = mask_embeds[rows] @ mask_features.reshape(depth, -1)
+    if not np.isfinite(mask_logits).all():
+        raise FloatingPointError("mask logits hold NaN or infinity")
     sizes = (input_size, resized, frame_size)
     return score_pairs(pairs, mask_logits.reshape(-1, *low_size), row_of_pair, sizes)
 

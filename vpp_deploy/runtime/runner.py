@@ -14,6 +14,9 @@ class PipelineRunner(Protocol):
     runner is free to keep the table on a device. `upload` and `download` are the only crossings.
     """
 
+    owner: object
+    """The session whose temporal state the table holds."""
+
     @property
     def spec(self) -> PipelineSpec:
         """Stages, tensors and state that this runner runs."""

@@ -62,7 +62,8 @@ class VideoSession:
         """Starts with every stream at its first frame.
 
         Args:
-            runner: computes the stages.
+            runner: computes the stages. It holds the temporal state, so it serves one session at
+                a time: this one from now on.
             settings: thresholds of post-processing; the published ones by default.
             exploration_seed: None ranks the tokens as they score. A seed (0 or more) adds the
                 published code's noise to Map-SM's ranking, so that background tokens are let in
@@ -72,6 +73,7 @@ class VideoSession:
             BackendError: a seed for a pipeline that ranks nothing (a dense model).
         """
         self._runner = runner
+        runner.owner = self
         self._settings = settings or PostprocessSettings()
         self._seed = exploration_seed
         spec = runner.spec
@@ -118,8 +120,10 @@ class VideoSession:
 
         Raises:
             BackendError: the head's output is not finite.
-            ValueError: another number of frames than streams.
+            ValueError: another number of frames than streams, or another session on this runner.
         """
+        if self._runner.owner is not self:
+            raise ValueError("another session has taken over this runner, and its temporal state")
         if len(frames) != len(self._streams):
             raise ValueError(f"got {len(frames)} frames for {len(self._streams)} streams")
         active = [s for s, frame in enumerate(frames) if frame is not None]
@@ -226,21 +230,21 @@ class VideoSession:
         assert stream.plan is not None
         own = _Clock(dict(clock.stage_ms))
         logits, embeds, features, queries = (tensor[s] for tensor in outputs)
-        if not (np.isfinite(logits).all() and np.isfinite(embeds).all()):
-            raise BackendError(
-                f"frame {frame.index}: the head's output holds NaN or infinity; the weights or the "
-                "precision cannot carry this input"
+        try:
+            detections = detect(
+                logits,
+                embeds,
+                features,
+                valid,
+                self.input_size,
+                stream.plan.resized,
+                stream.plan.frame_size,
+                self._settings,
             )
-        detections = detect(
-            logits,
-            embeds,
-            features,
-            valid,
-            self.input_size,
-            stream.plan.resized,
-            stream.plan.frame_size,
-            self._settings,
-        )
+        except FloatingPointError as error:
+            raise BackendError(
+                f"frame {frame.index}: {error}; the weights or the precision do not fit this input"
+            ) from error
         own.lap("postprocess")
         update = stream.tracker.update(stream.frames_seen, detections, queries)
         own.lap("tracking")

@@ -101,8 +101,10 @@ class RunSummary:
             "latency_ms": self.latency(),
             "notes": self.notes,
         }
+        aside = path.with_name(f"{path.name}.part")
         try:
-            path.write_text(json.dumps(document, indent=1) + "\n")
+            aside.write_text(json.dumps(document, indent=1) + "\n")
+            aside.replace(path)
         except OSError as error:
             raise VideoError(
                 f"cannot write {path}: {error.strerror}; choose another --out"

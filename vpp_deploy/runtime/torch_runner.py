@@ -21,6 +21,7 @@ class TorchRunner:
         # Deployment machines have no torch: it is imported where a plan already proves it there.
         import torch
 
+        self.owner: object = None
         self._torch = torch
         self._plan = plan
         self._inputs = {s.name: [t.name for t in s.inputs] for s in plan.spec.stages}

@@ -33,8 +33,9 @@ class Frame:
     def __post_init__(self) -> None:
         if self.index < 0:
             raise ValueError(f"frame index {self.index} is negative")
-        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
-            raise ValueError(f"rgb is {self.rgb.dtype} {self.rgb.shape}, expected uint8 (H, W, 3)")
+        shape = self.rgb.shape
+        if self.rgb.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(f"rgb is {self.rgb.dtype} {shape}, expected uint8 (H, W, 3)")
 
 
 class VideoSource(ABC):

@@ -29,12 +29,13 @@ def open_source(
         VideoError: bad range, no such file, or a source that cannot be read. Iterating raises it,
             too: when the frame size changes, and at the end if the range gave no frame.
     """
-    if start < 0 or stride < 1 or (stop is not None and stop <= start):
+    stop_at = sys.maxsize if stop is None else stop
+    if start < 0 or stride < 1 or stop_at <= start:
         raise VideoError(
             f"frame range start={start} stop={stop} stride={stride} selects nothing; expected "
             "0 <= start < stop and stride >= 1"
         )
-    selected = range(start, sys.maxsize if stop is None else stop, stride)
+    selected = range(start, stop_at, stride)
     path = Path(path)
     if path.is_dir():
         return ImageFolder(path, selected)

@@ -57,7 +57,7 @@ class VideoWriter:
         self._num_frames = 0
         self._closed = False
         # 1001: NTSC rates such as 30000/1001 come out exact.
-        rate = Fraction(fps).limit_denominator(1001)
+        rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._time_base = 1 / rate
         try:
             self._container = av.open(

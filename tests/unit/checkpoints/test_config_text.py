@@ -128,6 +128,11 @@ def test_a_redefined_dict_is_not_trusted() -> None:
         assert find_value(values, "backbone.n") is UNKNOWN
 
 
+def test_numbers_without_bound_are_not_calculated() -> None:
+    text = f"a = {'9' * 4000}\n" + "a = a * a\n" * 40 + "model = dict(backbone=dict(n=a))"
+    assert find_value(config_values(text), "backbone.n") is UNKNOWN
+
+
 @pytest.mark.parametrize(
     "text",
     [

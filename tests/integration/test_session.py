@@ -1,0 +1,65 @@
+"""What a session refuses rather than compute something wrong."""
+
+import numpy as np
+import pytest
+
+from tests.mini import ExportedMini, frames
+from vpp_deploy.errors import BackendError
+from vpp_deploy.runtime.onnx_runner import OnnxRunner
+from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.video.source import Frame
+
+
+@pytest.fixture
+def runner(mini_bundle: ExportedMini) -> OnnxRunner:
+    return OnnxRunner(mini_bundle.folder, mini_bundle.manifest)
+
+
+def test_a_runner_serves_one_session(runner: OnnxRunner) -> None:
+    first, second = VideoSession(runner), VideoSession(runner)
+    frame = frames(1)[0]
+    second.step(frame)
+    with pytest.raises(ValueError, match="another session has taken over"):
+        first.step(frame)
+
+
+def test_a_single_step_of_several_streams(mini_bundle_of_3: ExportedMini) -> None:
+    session = VideoSession(OnnxRunner(mini_bundle_of_3.folder, mini_bundle_of_3.manifest))
+    with pytest.raises(ValueError, match="3 streams: use step_batch"):
+        session.step(frames(1)[0])
+    assert session.step_batch([None, None, None]) == [None, None, None]
+
+
+@pytest.mark.parametrize("name", ["class_logits", "mask_embeds", "mask_features"])
+def test_numbers_that_are_none(
+    runner: OnnxRunner, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As weights or a precision that cannot carry an input would give them."""
+    run = runner.run
+
+    def poisoned(stage: str, *, cold: bool = False) -> None:
+        run(stage, cold=cold)
+        if stage == "head":
+            runner.upload(name, np.full_like(runner.download(name), np.nan))
+
+    monkeypatch.setattr(runner, "run", poisoned)
+    with pytest.raises(BackendError, match=r"frame 0: .* NaN"):
+        VideoSession(runner).step(frames(1)[0])
+
+
+def test_a_frame_of_another_size_starts_anew(runner: OnnxRunner) -> None:
+    small = frames(2, size=(48, 64))
+    alone = VideoSession(runner).step(small[0])
+    session = VideoSession(runner)
+    session.step(frames(1)[0])
+    again = session.step(small[0])
+    assert again.first
+    np.testing.assert_array_equal(again.tracks.ids, alone.tracks.ids)
+    np.testing.assert_array_equal(again.tracks.masks, alone.tracks.masks)
+    assert not session.step(small[1]).first
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3), (4, 4), (4, 4, 4)])
+def test_what_is_no_frame(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
+        Frame(0, None, np.zeros(shape, np.uint8))
