@@ -532,11 +532,13 @@ class TestManifest:
         assert (copied / MANIFEST_NAME).read_text() != text
         with pytest.raises(BundleError, match="contradicts itself: frames has"):
             open_bundle(copied)
-        preprocessing = dataclasses.replace(manifest.preprocessing, input_size=(64, 64))
-        write_manifest(
-            copied, dataclasses.replace(manifest, pipeline=pipeline, preprocessing=preprocessing)
-        )
-        with pytest.raises(BundleError, match=r"stem: the graph's inputs"):
+        head = manifest.pipeline.stages[-1]
+        queries = dataclasses.replace(head.outputs[-1], shape=(1, 2, 3))
+        stages = [*manifest.pipeline.stages[:-1]]
+        stages.append(dataclasses.replace(head, outputs=(*head.outputs[:-1], queries)))
+        pipeline = dataclasses.replace(manifest.pipeline, stages=tuple(stages))
+        write_manifest(copied, dataclasses.replace(manifest, pipeline=pipeline))
+        with pytest.raises(BundleError, match=r"head: the graph's outputs"):
             open_bundle(copied)
 
     def test_a_graph_that_is_none(self, copied: Path) -> None:
