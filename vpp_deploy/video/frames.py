@@ -1,16 +1,15 @@
 """What every source of frames has in common, whether it decodes a file or reads a folder."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import VideoError
+from vpp_deploy.video.closing import Closing
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Frame:
             raise ValueError(f"rgb is {self.rgb.dtype} {shape}, expected uint8 (H, W, 3)")
 
 
-class VideoSource(ABC):
+class VideoSource(Closing):
     """An iterator of frames of one size, to be used as a context manager; it runs once.
 
     One frame is held at a time. Everything that is wrong with the source is a VideoError; frames
@@ -70,17 +69,6 @@ class VideoSource(ABC):
         self._selected = selected
         self._num_seen = 0  # frames of the source that were passed, selected or not
         self._frames = self._checked()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[Frame]:
         return self._frames

@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO, TypedDict
+from typing import TextIO, TypedDict
 
 import cv2
 import numpy as np
@@ -24,6 +23,7 @@ from pycocotools import mask as coco_mask
 
 from vpp_deploy.errors import VideoError
 from vpp_deploy.results import FrameResult, majority
+from vpp_deploy.video.closing import Closing
 
 VIDEO_ID = 1
 
@@ -51,7 +51,7 @@ def encode_masks(masks: NDArray[np.bool_]) -> list[Rle]:
     return rles
 
 
-class FramesJsonl:
+class FramesJsonl(Closing):
     """Writes one JSON line a frame, at once, so that a run can be followed and may be cut off.
 
     A line holds index, time_s, first, stage_ms, tracks_dropped and tracks: a list of {id, label
@@ -65,17 +65,6 @@ class FramesJsonl:
         self.path = Path(path)
         self._classes = classes
         self._file = _open_for_writing(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def write(self, result: FrameResult, rles: Sequence[Rle]) -> None:
         """Append one frame; `rles` are `encode_masks(result.tracks.masks)`."""
@@ -128,7 +117,7 @@ class _TrackHistory:
         }
 
 
-class ResultsJson:
+class ResultsJson(Closing):
     """Collects a video's tracks and writes them in the YouTube-VIS result format (MODEL.md 5).
 
     The file is a list with one entry a track: mean of its scores, the class given most often (ties:
@@ -145,17 +134,6 @@ class ResultsJson:
         self._num_frames = 0
         self._temporary = self.path.with_name(self.path.name + ".part")
         self._file = _open_for_writing(self._temporary)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def write(self, result: FrameResult, rles: Sequence[Rle]) -> None:
         """Add one frame; `rles` are `encode_masks(result.tracks.masks)`."""

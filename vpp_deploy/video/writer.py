@@ -2,8 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import av
 import cv2
@@ -13,6 +12,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import VideoError
+from vpp_deploy.video.closing import Closing
 
 # An mp4 that plays without its end. flush_packets: PyAV 18.1 holds everything back otherwise (28
 # bytes on the disk after 45 frames).
@@ -24,7 +24,7 @@ _BT709 = 1  # AVCOL_SPC_, AVCOL_PRI_ and AVCOL_TRC_BT709
 _LIMITED = 1  # AVCOL_RANGE_MPEG
 
 
-class VideoWriter:
+class VideoWriter(Closing):
     """An mp4 file of one frame size and rate, to be used as a context manager.
 
     H.264 and yuv420p, which every player takes (MPEG-4 part 2 where PyAV lacks libx264; `codec`
@@ -74,17 +74,6 @@ class VideoWriter:
                 raise
         except (av.FFmpegError, OSError) as error:
             raise self._write_error(error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def write(self, rgb: NDArray[np.uint8]) -> None:
         """Append one frame, (H, W, 3) uint8.
