@@ -25,7 +25,7 @@ def contract(name: str) -> dict[str, Any]:
     recipe = load_recipe(EXPORT / f"{name}.toml")
     size = next(s for s in get_args(Size) if name in (s, f"{s}-40", f"{s}-52"))
     with torch.device("meta"):
-        model = VppModel(formula_config(size))
+        model = VppModel(formula_config(size)).eval()
     budgets = None
     if recipe.budgets is not None:
         assert recipe.model.keep_ratio is not None

@@ -424,10 +424,13 @@ class TestEverythingKept:
         constants = model.backbone.constants(INPUT_SIZE)
         stem = _stem(model, constants)
         every = torch.arange(N)[None]
-        a = model.backbone.trunk(stem, every, self.ALL, constants, GRID)
-        b = model.backbone.trunk(stem, every, Selection(keep_all=True), constants, GRID)
-        for ours, theirs in zip(a.features, b.features, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        tokens = []
+        for selection in (self.ALL, Selection(keep_all=True)):
+            out = model.backbone.trunk(
+                stem.tokens_BNC, stem.pyramid_BMC, every, selection, constants, GRID
+            )
+            tokens.append(torch.cat((out.tokens_BNC, out.pyramid_BMC), dim=1))
+        torch.testing.assert_close(tokens[0], tokens[1], rtol=0, atol=1e-5)
 
 
 def _stem(model: VppModel, constants: GridConstants) -> StemOutput:

@@ -3,9 +3,10 @@
 Shapes: B batch, H W padded input, h = H/16, w = W/16, N = h*w tokens, M = 5.25 N pyramid tokens,
 K tokens that run, C width.
 
-    image -> stem -> tokens at the entry of block 1, pyramid, c1
+    image -> stem -> tokens at the entry of block 1, pyramid, map at 1/4
     tokens, memory of the previous frame -> Map-SM -> positions of the K tokens that run
-    tokens, pyramid, c1, positions -> trunk -> four feature maps, memory for the next frame
+    tokens, pyramid, positions -> trunk -> tokens, pyramid, memory for the next frame
+    tokens, pyramid, map at 1/4 -> four feature maps
 """
 
 from dataclasses import dataclass
@@ -55,24 +56,32 @@ class GridConstants(NamedTuple):
 
 
 class StemOutput(NamedTuple):
-    """Dense part of a frame: everything through block 0."""
+    """Dense part of a frame: everything through block 0.
+
+    Attributes:
+        tokens_BNC: at the entry of block 1.
+        pyramid_BMC: tokens of c2, c3, c4.
+        stride4_BSHW: the spatial prior's map at 1/4, S its stem's width.
+    """
 
     tokens_BNC: Tensor
     pyramid_BMC: Tensor
-    stride4_BCHW: Tensor
+    stride4_BSHW: Tensor
 
 
 class TrunkOutput(NamedTuple):
-    """Feature maps, and what the selections left behind.
+    """The last tokens, and what the selections left behind.
 
     Attributes:
-        features: f1 to f4, each (B, C, height, width), at strides 4, 8, 16, 32.
+        tokens_BNC: after block 11.
+        pyramid_BMC: after the last extractor.
         memory: temporal state for the next frame (None: dense model).
         kept: positions that the selective modules chose for blocks 3-5, 6-8 and 9-11, which ran
             unless others were forced (empty: dense model).
     """
 
-    features: tuple[Tensor, Tensor, Tensor, Tensor]
+    tokens_BNC: Tensor
+    pyramid_BMC: Tensor
     memory: TokenMemory | None
     kept: tuple[Tensor, ...]
 
@@ -131,11 +140,16 @@ class VppBackbone(nn.Module):
 
     def stem(self, image_B3HW: Tensor, constants: GridConstants) -> StemOutput:
         """Normalised image to the tokens at the entry of block 1 (MODEL.md 2.1)."""
+        stride4_BSHW, c_BMC = self.spm(image_B3HW, self.level_embed)
+        return StemOutput(self.first_block(image_B3HW, c_BMC, constants), c_BMC, stride4_BSHW)
+
+    def first_block(self, image_B3HW: Tensor, c_BMC: Tensor, constants: GridConstants) -> Tensor:
+        """Tokens at the entry of block 1, from the image and the pyramid's tokens."""
         grid = self.grid((image_B3HW.shape[2], image_B3HW.shape[3]))
-        c1_BCHW, c_BMC = self.spm(image_B3HW, self.level_embed)
         x_BNC = self.patch_embed(image_B3HW) + constants.position_embedding_1NC
         x_BNC = self._inject(0, x_BNC, c_BMC, grid, constants)
-        return StemOutput(self.blocks[0](x_BNC), c_BMC, c1_BCHW)
+        tokens_BNC: Tensor = self.blocks[0](x_BNC)
+        return tokens_BNC
 
     def select(
         self,
@@ -160,7 +174,8 @@ class VppBackbone(nn.Module):
 
     def trunk(
         self,
-        stem: StemOutput,
+        tokens_BNC: Tensor,
+        pyramid_BMC: Tensor,
         keep_BK: Tensor | None,
         selection: Selection,
         constants: GridConstants,
@@ -169,16 +184,16 @@ class VppBackbone(nn.Module):
         """Blocks 1 to 11 on the tokens that are kept, adapters on all (MODEL.md 2.1, 2.2).
 
         Args:
-            stem: the frame's dense part.
+            tokens_BNC: at the entry of block 1.
+            pyramid_BMC: from the stem.
             keep_BK: positions that run in blocks 1 and 2, ascending; None for a dense model.
             selection: what the selective modules keep afterwards.
             constants: of this input size.
             grid: (h, w).
         """
-        x_BNC, c_BMC, c1_BCHW = stem
-        x_BNC = self._run_blocks(0, x_BNC, keep_BK)
+        x_BNC = self._run_blocks(0, tokens_BNC, keep_BK)
         after_block_2_BNC = x_BNC
-        c_BMC = self._extract(0, c_BMC, x_BNC, grid, constants)
+        c_BMC = self._extract(0, pyramid_BMC, x_BNC, grid, constants)
         kept: list[Tensor] = []
         memory: TokenMemory | None = None
         for i in range(1, NUM_INTERACTIONS):
@@ -189,11 +204,11 @@ class VppBackbone(nn.Module):
             x_BNC = self._run_blocks(i, x_BNC, keep_BK)
             if i == 1 and keep_BK is not None:
                 published = self.config.reference_tokens == "after_block_2"
-                reference_BNC = after_block_2_BNC if published else stem.tokens_BNC
+                reference_BNC = after_block_2_BNC if published else tokens_BNC
                 scores_BK = self._map_selector.token_scores(take(x_BNC, keep_BK))
                 memory = TokenMemory(take(reference_BNC, keep_BK), scores_BK, keep_BK)
             c_BMC = self._extract(i, c_BMC, x_BNC, grid, constants)
-        return TrunkOutput(self._features(x_BNC, c_BMC, c1_BCHW, grid), memory, tuple(kept))
+        return TrunkOutput(x_BNC, c_BMC, memory, tuple(kept))
 
     @property
     def _map_selector(self) -> MapSelector:
@@ -240,15 +255,15 @@ class VppBackbone(nn.Module):
         assert keep_BK.shape[0] == 1, "the threshold rule takes one stream at a time"
         return keep_BK[:, scores_BK[0] >= 0]
 
-    def _features(
-        self, x_BNC: Tensor, c_BMC: Tensor, c1_BCHW: Tensor, grid: tuple[int, int]
+    def features(
+        self, x_BNC: Tensor, c_BMC: Tensor, stride4_BSHW: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """f1 to f4 at strides 4, 8, 16, 32."""
+        """f1 to f4, each (B, C, height, width), at strides 4, 8, 16, 32 (MODEL.md 2.1, tail)."""
         c2, c3, c4 = split_levels(c_BMC, pyramid_sizes(grid))
-        c1 = self.up(c2) + c1_BCHW
+        c1 = self.up(c2) + self.spm.fc1(stride4_BSHW)
         (x,) = split_levels(x_BNC, (grid,))
         sized = [
-            level + (x if level.shape[2:] == x.shape[2:] else _resize(x, level))
+            level + (x if level.shape[2:] == x.shape[2:] else resize_like(x, level))
             for level in (c1, c2, c3, c4)
         ]
         return (
@@ -259,6 +274,7 @@ class VppBackbone(nn.Module):
         )
 
 
-def _resize(x_BChw: Tensor, like: Tensor) -> Tensor:
+def resize_like(x_BChw: Tensor, like: Tensor) -> Tensor:
+    """Bilinear, to the size of another map."""
     size = (like.shape[2], like.shape[3])
     return F.interpolate(x_BChw, size=size, mode="bilinear", align_corners=False)

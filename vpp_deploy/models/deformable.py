@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention, with two samplers that give the same results (MODEL.md 2.1).
+"""Multi-scale deformable attention, with three samplers that give the same results (MODEL.md 2.1).
 
 Sampling positions are counted in cells of their level, (x, y), with integers at cell centres: the
 reference's normalised position p is p * (width, height) - 0.5. So offsets, which the reference
@@ -9,11 +9,14 @@ Shapes: B batch, Q queries, C width, S cells of all levels, L levels, P points, 
 D = C/M width of a head.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vpp_deploy.models.planes import project_planes, sample_in_graph
 
 LevelSizes = tuple[tuple[int, int], ...]
 """(height, width) of each level, in the order in which their cells are concatenated."""
@@ -59,7 +62,7 @@ def sample_grid(
 def sample_gather(
     value_BSMD: Tensor, level_sizes: LevelSizes, cells_BQMLP2: Tensor, weights_BQMLP: Tensor
 ) -> Tensor:
-    """Samples by gathered rows: what exports use.
+    """Samples by gathered rows: for exports that TensorRT is to read.
 
     TensorRT from 10.13 up to 11.1 miscompiles this operation when it is written with GridSample
     (NVIDIA/TensorRT#4813).
@@ -126,6 +129,17 @@ def _window_table(value_BSMD: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat(cells, dim=-1).flatten(0, 3)
 
 
+def sample_deform_conv(
+    value_BSMD: Tensor, level_sizes: LevelSizes, cells_BQMLP2: Tensor, weights_BQMLP: Tensor
+) -> Tensor:
+    """Samples by deformable convolutions in exported graphs, with `grid_sample` in PyTorch.
+
+    The fastest in ONNX Runtime on the CPU; see `planes.py`, which lays out its tensors otherwise.
+    Arguments and result are those of `sample_grid`.
+    """
+    return sample_grid(value_BSMD, level_sizes, cells_BQMLP2, weights_BQMLP)
+
+
 class MultiScaleDeformableAttention(nn.Module):
     """Each query looks at a few points around its reference point, on every level.
 
@@ -159,15 +173,44 @@ class MultiScaleDeformableAttention(nn.Module):
             reference_Q2: (x, y) of each query in [0, 1], the same on every level; float32.
             level_sizes: (height, width) of each level.
         """
+        if self.sampler is sample_deform_conv and torch.compiler.is_exporting():
+            sampled_BQC = self._sample_planes(query_BQC, value_BSC, reference_Q2, level_sizes)
+        else:
+            sampled_BQC = self._sample_rows(query_BQC, value_BSC, reference_Q2, level_sizes)
+        output_BQC: Tensor = self.output_proj(sampled_BQC)
+        return output_BQC
+
+    def _sample_rows(
+        self, query_BQC: Tensor, value_BSC: Tensor, reference_Q2: Tensor, level_sizes: LevelSizes
+    ) -> Tensor:
         batch, queries, width = query_BQC.shape
         layout = (batch, queries, self.heads, self.levels, self.points)
         extent_L2 = torch.tensor([(w, h) for h, w in level_sizes], device=reference_Q2.device)
         base_QL2 = reference_Q2[:, None] * extent_L2 - 0.5
         offsets_BQMLP2 = self.sampling_offsets(query_BQC).reshape(*layout, 2)
         cells_BQMLP2 = offsets_BQMLP2 + base_QL2[:, None, :, None]
-        logits_BQMK = self.attention_weights(query_BQC).reshape(batch, queries, self.heads, -1)
-        weights_BQMLP = logits_BQMK.softmax(3).reshape(layout)
+        weights_BQMLP = self._weights(query_BQC).reshape(layout)
         value_BSMD = self.value_proj(value_BSC).reshape(batch, -1, self.heads, width // self.heads)
-        sampled_BQC = self.sampler(value_BSMD, level_sizes, cells_BQMLP2, weights_BQMLP)
-        output_BQC: Tensor = self.output_proj(sampled_BQC)
-        return output_BQC
+        return self.sampler(value_BSMD, level_sizes, cells_BQMLP2, weights_BQMLP)
+
+    def _sample_planes(
+        self, query_BQC: Tensor, value_BSC: Tensor, reference_Q2: Tensor, level_sizes: LevelSizes
+    ) -> Tensor:
+        batch, queries = query_BQC.shape[:2]
+        # The layer's outputs run over heads, levels, points, (x, y); planes want level first, y
+        # before x.
+        layout = (self.heads, self.levels, self.points, 2)
+        order = torch.arange(math.prod(layout)).reshape(layout).flip(3).transpose(0, 1).flatten()
+        offsets_BKQ = project_planes(query_BQC, self.sampling_offsets, order)
+        weights_BMKQ = self._weights(query_BQC).permute(0, 2, 3, 1)
+        weights_BMLPQ = weights_BMKQ.reshape(batch, *layout[:3], queries)
+        value_BCS = project_planes(value_BSC, self.value_proj)
+        sampled_BCQ = sample_in_graph(
+            offsets_BKQ, weights_BMLPQ, value_BCS, reference_Q2, level_sizes
+        )
+        return sampled_BCQ.transpose(1, 2)
+
+    def _weights(self, query_BQC: Tensor) -> Tensor:
+        """Softmax over levels and points, (B, Q, M, L*P)."""
+        logits_BQK: Tensor = self.attention_weights(query_BQC)
+        return logits_BQK.reshape(*query_BQC.shape[:2], self.heads, -1).softmax(3)

@@ -4,7 +4,7 @@ Shapes: B batch, T track slots, Q = static queries + T, D head width, K classes 
 S cells of a level, H W here the mask features' size (a quarter of the input's).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -75,6 +75,41 @@ class VppHead(nn.Module):
                 implementations under equal decisions; as in `HeadOutput`.
         """
         mask_features_BDHW, memory = self.pixel_decoder(*features)
+
+        def blocked(layer: int, query_BQD: Tensor, size: tuple[int, int]) -> Tensor:
+            if attention_masks is not None:
+                return attention_masks[layer]
+            return self._attention_mask(query_BQD, mask_features_BDHW, size)
+
+        query_BQD, masks = self.decode(memory, track_queries_BTD, track_valid_BT, blocked)
+        normed_BQD = self.transformer_decoder.post_norm(query_BQD)
+        return HeadOutput(
+            self.cls_embed(normed_BQD),
+            self.mask_embed(normed_BQD),
+            mask_features_BDHW,
+            query_BQD,
+            masks,
+        )
+
+    def decode(
+        self,
+        memory: Sequence[Tensor],
+        track_queries_BTD: Tensor,
+        track_valid_BT: Tensor,
+        blocked: Callable[[int, Tensor, tuple[int, int]], Tensor],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Runs the transformer decoder.
+
+        Args:
+            memory: maps (B, D, h, w) at 1/32, 1/16, 1/8.
+            track_queries_BTD: as in `forward`.
+            track_valid_BT: as in `forward`.
+            blocked: (layer, queries before it (B, Q, D), (h, w) of its level) to the mask that the
+                layer receives, (B, Q, h*w) bool.
+
+        Returns:
+            The queries after the last layer (B, Q, D), and each layer's mask.
+        """
         keys, values, sizes = self._memory(memory)
         query_BQD, position_BQD = self._queries(track_queries_BTD, track_valid_BT)
         never_BS = track_valid_BT.new_zeros(track_valid_BT.shape[0], self.query_feat.num_embeddings)
@@ -82,21 +117,11 @@ class VppHead(nn.Module):
         masks: list[Tensor] = []
         for i, layer in enumerate(self.transformer_decoder.layers):
             level = i % len(memory)
-            if attention_masks is None:
-                masks.append(self._attention_mask(query_BQD, mask_features_BDHW, sizes[level]))
-            else:
-                masks.append(attention_masks[i])
+            masks.append(blocked(i, query_BQD, sizes[level]))
             query_BQD = layer(
                 query_BQD, position_BQD, keys[level], values[level], masks[i], blocked_queries_B1Q
             )
-        normed_BQD = self.transformer_decoder.post_norm(query_BQD)
-        return HeadOutput(
-            self.cls_embed(normed_BQD),
-            self.mask_embed(normed_BQD),
-            mask_features_BDHW,
-            query_BQD,
-            tuple(masks),
-        )
+        return query_BQD, tuple(masks)
 
     def _queries(self, track_queries_BTD: Tensor, track_valid_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Static and track queries, and their position embedding, which is zero for tracks."""
@@ -134,5 +159,12 @@ class VppHead(nn.Module):
             *embeds_BQD.shape[:2], *mask_features_BDHW.shape[2:]
         )
         resized = F.interpolate(logits_BQHW, size=size, mode="bilinear", align_corners=False)
-        # Not "logit < 0": the sigmoid of a tiny negative logit rounds to 0.5, which is not blocked.
-        return resized.flatten(2).sigmoid() < 0.5
+        return is_background(resized.flatten(2))
+
+
+def is_background(mask_logits: Tensor) -> Tensor:
+    """Where a query must not look (MODEL.md 3).
+
+    Not "logit < 0": the sigmoid of a tiny negative logit rounds to 0.5, which is not blocked.
+    """
+    return mask_logits.sigmoid() < 0.5

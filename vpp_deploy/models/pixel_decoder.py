@@ -6,6 +6,8 @@ Shapes: B batch, C backbone width, D head width, S cells at 1/32, 1/16 and 1/8 t
 of maps. Levels are ordered from low to high resolution.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,6 +112,17 @@ class PixelDecoder(nn.Module):
         self.output_convs = nn.ModuleList([ConvNorm(width, width, 3, bias=False)])
         self.mask_feature = nn.Conv2d(width, width, 1)
 
+    @property
+    def projections(self) -> tuple[ConvNorm, ConvNorm, ConvNorm, ConvNorm]:
+        """The 1x1 convolutions and norms that f1 to f4 go into, at strides 4 to 32."""
+        at_32, at_16, at_8 = self.input_convs
+        at_4 = self.lateral_convs[0]
+        assert isinstance(at_4, ConvNorm)
+        assert isinstance(at_8, ConvNorm)
+        assert isinstance(at_16, ConvNorm)
+        assert isinstance(at_32, ConvNorm)
+        return at_4, at_8, at_16, at_32
+
     def forward(
         self, f1: Tensor, f2: Tensor, f3: Tensor, f4: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -124,26 +137,28 @@ class PixelDecoder(nn.Module):
         Returns:
             Mask features (B, D, H/4, W/4) and the memory: maps (B, D, h, w) at 1/32, 1/16, 1/8.
         """
-        levels = (f4, f3, f2)
+        at_4, at_8, at_16, at_32 = self.projections
+        memory = self.encode((at_32(f4), at_16(f3), at_8(f2)))
+        fine = self.fuse(at_4(f1), memory[2])
+        return self.mask_feature(fine), memory
+
+    def encode(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The memory, from the normalised levels at 1/32, 1/16, 1/8; all maps (B, D, h, w)."""
         sizes = tuple((level.shape[2], level.shape[3]) for level in levels)
-        query_BSD = torch.cat(
-            [
-                conv(level).flatten(2).transpose(1, 2)
-                for conv, level in zip(self.input_convs, levels, strict=True)
-            ],
-            dim=1,
-        )
+        query_BSD = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         encoded_BSD = self.encoder(query_BSD, self._position(sizes), sizes)
         parts = torch.split(encoded_BSD, [height * width for height, width in sizes], dim=1)
         at_32, at_16, at_8 = (
             part.transpose(1, 2).reshape(part.shape[0], part.shape[2], *size)
             for part, size in zip(parts, sizes, strict=True)
         )
-        fine = self.lateral_convs[0](f1) + F.interpolate(
-            at_8, size=f1.shape[2:], mode="bilinear", align_corners=False
-        )
-        mask_features = self.mask_feature(F.relu(self.output_convs[0](fine)))
-        return mask_features, (at_32, at_16, at_8)
+        return at_32, at_16, at_8
+
+    def fuse(self, lateral_BDHW: Tensor, at_8: Tensor) -> Tensor:
+        """What `mask_feature` is applied to, (B, D, H/4, W/4)."""
+        size = (lateral_BDHW.shape[2], lateral_BDHW.shape[3])
+        enlarged = F.interpolate(at_8, size=size, mode="bilinear", align_corners=False)
+        return F.relu(self.output_convs[0](lateral_BDHW + enlarged))
 
     def _position(self, sizes: LevelSizes) -> Tensor:
         """(1, S, D): sine encoding plus level encoding."""

@@ -13,7 +13,10 @@ def _conv_bn_relu(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 
 
 class SpatialPrior(nn.Module):
-    """Maps c1 (1/4) and tokens of c2, c3, c4 (1/8, 1/16, 1/32), all C wide."""
+    """A map at 1/4 and tokens of c2, c3, c4 (1/8, 1/16, 1/32), these C wide.
+
+    c1 is `fc1` of the map; only the first feature map needs it (`VppBackbone.features`).
+    """
 
     def __init__(self, stem_width: int, width: int) -> None:
         super().__init__()
@@ -33,7 +36,7 @@ class SpatialPrior(nn.Module):
         self.fc4 = nn.Conv2d(4 * s, width, 1)
 
     def forward(self, image_B3HW: Tensor, level_embed_3C: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns c1 (B, C, H/4, W/4) and the pyramid's tokens (B, 5.25 N, C), fine to coarse."""
+        """The map (B, stem_width, H/4, W/4) and the tokens (B, 5.25 N, C), fine to coarse."""
         m1 = self.stem(image_B3HW)
         m2 = self.conv2(m1)
         m3 = self.conv3(m2)
@@ -42,4 +45,4 @@ class SpatialPrior(nn.Module):
         tokens = [
             level.flatten(2).transpose(1, 2) + level_embed_3C[i] for i, level in enumerate(levels)
         ]
-        return self.fc1(m1), torch.cat(tokens, dim=1)
+        return m1, torch.cat(tokens, dim=1)

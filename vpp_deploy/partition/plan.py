@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from vpp_deploy.models.vpp import VppModel
+from vpp_deploy.partition.head import Head
 from vpp_deploy.partition.stages import (
     DenseTrunk,
-    Head,
     PublishedSelector,
     PublishedTrunk,
     Selector,
@@ -66,22 +66,21 @@ def plan_pipeline(
     stem_out = (
         floats("tokens", tokens, width),
         floats("pyramid", 21 * tokens // 4, width),
-        floats("stride4", width, input_size[0] // 4, input_size[1] // 4),
+        floats("stride4", config.stem_width, input_size[0] // 4, input_size[1] // 4),
     )
-    features = tuple(
-        floats(f"feature{s}", width, input_size[0] // s, input_size[1] // s) for s in STRIDES
+    projected = tuple(
+        floats(f"projected{s}", dim, input_size[0] // s, input_size[1] // s) for s in STRIDES
     )
     head_spec = StageSpec(
         "head",
         (
-            *features,
+            *projected,
             floats("track_queries", slots, dim),
             TensorSpec("track_valid", "bool", (batch, slots)),
         ),
         (
             floats("class_logits", queries, len(config.classes) + 1),
-            floats("mask_embeds", queries, dim),
-            floats("mask_features", dim, input_size[0] // 4, input_size[1] // 4),
+            floats("mask_logits", queries, input_size[0] // 4, input_size[1] // 4),
             floats("queries", queries, dim),
         ),
     )
@@ -90,7 +89,7 @@ def plan_pipeline(
         constants = model.backbone.constants(input_size)
     stem, head = Stem(model, (h, w), constants), Head(model)
     if not config.pruned:
-        trunk_spec = StageSpec("trunk", stem_out, features)
+        trunk_spec = StageSpec("trunk", stem_out, projected)
         dense = {"stem": stem, "trunk": DenseTrunk(model, (h, w), constants), "head": head}
         return PipelinePlan(PipelineSpec((stem_spec, trunk_spec, head_spec), (), None), dense)
 
@@ -116,7 +115,7 @@ def plan_pipeline(
     trunk_spec = StageSpec(
         "trunk",
         (*stem_out, ints("kept_1_2", k1 if k1 == tokens else VARIES), *flag),
-        (*features, *next_memory, ints("kept_6_8", k6), ints("kept_9_11", k9)),
+        (*projected, *next_memory, ints("kept_6_8", k6), ints("kept_9_11", k9)),
     )
     spec = PipelineSpec(
         (stem_spec, selector_spec, trunk_spec, head_spec),

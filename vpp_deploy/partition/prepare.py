@@ -8,7 +8,12 @@ from vpp_deploy.checkpoints.load import build_model
 from vpp_deploy.checkpoints.reader import Checkpoint, read_checkpoint
 from vpp_deploy.checkpoints.settings import identify
 from vpp_deploy.errors import RecipeError
-from vpp_deploy.models.deformable import Sampler
+from vpp_deploy.models.deformable import (
+    Sampler,
+    sample_deform_conv,
+    sample_gather,
+    sample_grid,
+)
 from vpp_deploy.models.vpp import VppModel
 from vpp_deploy.partition.plan import PipelinePlan, plan_pipeline
 from vpp_deploy.recipe_files import find_recipe, load_recipe
@@ -16,6 +21,9 @@ from vpp_deploy.recipes import Budgets, ExportRecipe, ModelSettings
 
 RECIPES = Path("export")
 """Where recipes are looked for when none is named."""
+
+SAMPLERS: dict[str, Sampler] = {"deform_conv": sample_deform_conv, "gather": sample_gather}
+"""What `export.sampling` in a recipe means."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +35,23 @@ class Prepared:
         checkpoint: where they came from.
         plan: the stages.
         budgets: of the plan; None for a dense model and under the published rule.
-        recipe: the file used; None where none was needed.
+        recipe: what the plan follows; None under the published rule.
+        recipe_path: the file used; None where none was needed.
     """
 
     model: VppModel
     checkpoint: Checkpoint
     plan: PipelinePlan
     budgets: Budgets | None
-    recipe: Path | None
+    recipe: ExportRecipe | None
+    recipe_path: Path | None
 
 
 def prepare_budgets(
-    path: Path, recipe_path: Path | None, input_size: tuple[int, int] | None, sampler: Sampler
+    path: Path,
+    recipe_path: Path | None,
+    input_size: tuple[int, int] | None,
+    precision: str | None = None,
 ) -> Prepared:
     """The model with fixed budgets and track slots, as a recipe says.
 
@@ -46,7 +59,7 @@ def prepare_budgets(
         path: the checkpoint.
         recipe_path: None finds the recipe in `export/` that is made for such a checkpoint.
         input_size: (H, W) to use in place of the recipe's.
-        sampler: how deformable attention samples.
+        precision: of the graphs, in place of the recipe's.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or does not fit.
@@ -58,15 +71,17 @@ def prepare_budgets(
     recipe = load_recipe(recipe_path)
     if input_size is not None:
         recipe = dataclasses.replace(recipe, height=input_size[0], width=input_size[1])
-    model = build_model(checkpoint, recipe.model, sampler)
+    if precision is not None:
+        recipe = dataclasses.replace(recipe, precision=precision)
+    model = build_model(checkpoint, recipe.model, SAMPLERS[recipe.sampling])
     budgets = _budgets(model, recipe, recipe_path)
     size = (recipe.height, recipe.width)
     plan = plan_pipeline(model, size, budgets, recipe.slots, recipe.batch)
-    return Prepared(model, checkpoint, plan, budgets, recipe_path)
+    return Prepared(model, checkpoint, plan, budgets, recipe, recipe_path)
 
 
 def prepare_published(
-    path: Path, recipe_path: Path | None, input_size: tuple[int, int], sampler: Sampler
+    path: Path, recipe_path: Path | None, input_size: tuple[int, int]
 ) -> Prepared:
     """The model under the published threshold rule, with any number of tracks.
 
@@ -75,9 +90,9 @@ def prepare_published(
     """
     checkpoint = read_checkpoint(path)
     settings = ModelSettings() if recipe_path is None else load_recipe(recipe_path).model
-    model = build_model(checkpoint, settings, sampler)
+    model = build_model(checkpoint, settings, sample_grid)
     plan = plan_pipeline(model, input_size, None, None)
-    return Prepared(model, checkpoint, plan, None, recipe_path)
+    return Prepared(model, checkpoint, plan, None, None, recipe_path)
 
 
 def _budgets(model: VppModel, recipe: ExportRecipe, path: Path) -> Budgets | None:

@@ -1,4 +1,4 @@
-"""The four stages as modules: tensors in, tensors out, all state in the signature.
+"""The backbone's stages as modules: tensors in, tensors out, all state in the signature.
 
 Each holds the constants of one input size, so that nothing of them is computed per frame. The
 names and the order of their tensors are given once, in `plan.py`.
@@ -10,9 +10,10 @@ C backbone width, D head width.
 import torch
 from torch import Tensor, nn
 
-from vpp_deploy.models.backbone import GridConstants, Selection, StemOutput, TrunkOutput
+from vpp_deploy.models.backbone import GridConstants, Selection, StemOutput
 from vpp_deploy.models.selectors import TokenMemory
 from vpp_deploy.models.vpp import VppModel, normalise
+from vpp_deploy.partition.folding import FeatureProjection, fold_spatial_prior
 
 
 class _BackboneStage(nn.Module):
@@ -33,9 +34,16 @@ class _BackboneStage(nn.Module):
 class Stem(_BackboneStage):
     """uint8 frames to everything that is dense: through block 0 (MODEL.md 1.3 to 2.1)."""
 
+    def __init__(self, model: VppModel, grid: tuple[int, int], constants: GridConstants) -> None:
+        super().__init__(model, grid, constants)
+        self.spatial_prior = fold_spatial_prior(model.backbone.spm)
+
     def forward(self, frames_BHW3: Tensor, frame_sizes_B2: Tensor) -> StemOutput:
-        """Returns tokens (B, N, C), pyramid (B, M, C), stride4 (B, C, H/4, W/4)."""
-        return self.backbone.stem(normalise(frames_BHW3, frame_sizes_B2), self.constants)
+        """Returns tokens (B, N, C), pyramid (B, M, C), stride4 (B, stem_width, H/4, W/4)."""
+        image = normalise(frames_BHW3, frame_sizes_B2)
+        stride4_BSHW, pyramid_BMC = self.spatial_prior(image, self.backbone.level_embed)
+        tokens_BNC = self.backbone.first_block(image, pyramid_BMC, self.constants)
+        return StemOutput(tokens_BNC, pyramid_BMC, stride4_BSHW)
 
 
 class Selector(_BackboneStage):
@@ -71,7 +79,31 @@ class PublishedSelector(_BackboneStage):
         return kept_BK, torch.tensor([memory.is_empty])
 
 
-class Trunk(_BackboneStage):
+class _TrunkStage(_BackboneStage):
+    """Blocks 1 to 11, and the projections that the head begins with."""
+
+    def __init__(self, model: VppModel, grid: tuple[int, int], constants: GridConstants) -> None:
+        super().__init__(model, grid, constants)
+        self.projection = FeatureProjection(model.backbone, model.panoptic_head, grid)
+
+    def run(
+        self,
+        tokens_BNC: Tensor,
+        pyramid_BMC: Tensor,
+        stride4_BSHW: Tensor,
+        keep_BK: Tensor | None,
+        selection: Selection,
+    ) -> tuple[Tensor, ...]:
+        """The four projected maps; of a pruned model also memory, kept_6_8 and kept_9_11."""
+        out = self.backbone.trunk(
+            tokens_BNC, pyramid_BMC, keep_BK, selection, self.constants, self.grid
+        )
+        projected = self.projection(out.tokens_BNC, out.pyramid_BMC, stride4_BSHW)
+        # The positions kept in blocks 3-5 are in the memory already.
+        return *projected, *(out.memory or ()), *out.kept[1:]
+
+
+class Trunk(_TrunkStage):
     """Blocks 1 to 11 on the kept tokens, with fixed budgets (MODEL.md 2.2, 2.4)."""
 
     def __init__(
@@ -85,73 +117,33 @@ class Trunk(_BackboneStage):
         self.selection = Selection(counts=counts)
 
     def forward(
-        self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BCHW: Tensor, kept_1_2_BK: Tensor
+        self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BSHW: Tensor, kept_1_2_BK: Tensor
     ) -> tuple[Tensor, ...]:
-        """Returns f1 to f4, the memory for the next frame, kept_6_8, kept_9_11."""
-        stem = StemOutput(tokens_BNC, pyramid_BMC, stride4_BCHW)
-        out = self.backbone.trunk(stem, kept_1_2_BK, self.selection, self.constants, self.grid)
-        return _flat(out)
+        """Returns the projected maps, the memory for the next frame, kept_6_8, kept_9_11."""
+        return self.run(tokens_BNC, pyramid_BMC, stride4_BSHW, kept_1_2_BK, self.selection)
 
 
-class PublishedTrunk(_BackboneStage):
+class PublishedTrunk(_TrunkStage):
     """The trunk under the threshold rule: counts vary, one stream at a time."""
 
     def forward(
         self,
         tokens_BNC: Tensor,
         pyramid_BMC: Tensor,
-        stride4_BCHW: Tensor,
+        stride4_BSHW: Tensor,
         kept_1_2_BK: Tensor,
         keep_all_1: Tensor,
     ) -> tuple[Tensor, ...]:
         """As `Trunk.forward`; `keep_all_1` is the selector's flag."""
-        stem = StemOutput(tokens_BNC, pyramid_BMC, stride4_BCHW)
         selection = Selection(keep_all=bool(keep_all_1))
-        out = self.backbone.trunk(stem, kept_1_2_BK, selection, self.constants, self.grid)
-        return _flat(out)
+        return self.run(tokens_BNC, pyramid_BMC, stride4_BSHW, kept_1_2_BK, selection)
 
 
-def _flat(out: TrunkOutput) -> tuple[Tensor, ...]:
-    assert out.memory is not None
-    # The positions kept in blocks 3-5 are in the memory already.
-    return *out.features, *out.memory, *out.kept[1:]
-
-
-class DenseTrunk(_BackboneStage):
+class DenseTrunk(_TrunkStage):
     """Blocks 1 to 11 of a dense model: every token, no state."""
 
     def forward(
-        self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BCHW: Tensor
+        self, tokens_BNC: Tensor, pyramid_BMC: Tensor, stride4_BSHW: Tensor
     ) -> tuple[Tensor, ...]:
-        """Returns f1 to f4."""
-        stem = StemOutput(tokens_BNC, pyramid_BMC, stride4_BCHW)
-        return self.backbone.trunk(stem, None, Selection(), self.constants, self.grid).features
-
-
-class Head(nn.Module):
-    """Pixel decoder and transformer decoder (MODEL.md 3), with a fixed number of track slots."""
-
-    def __init__(self, model: VppModel, show_masks: bool = False) -> None:
-        """`show_masks` adds the attention masks, for comparing values under equal masks."""
-        super().__init__()
-        self.panoptic_head = model.panoptic_head
-        self.show_masks = show_masks
-
-    def forward(
-        self,
-        f1: Tensor,
-        f2: Tensor,
-        f3: Tensor,
-        f4: Tensor,
-        track_queries_BTD: Tensor,
-        track_valid_BT: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Returns class logits, mask embeddings, mask features, output queries (and the masks)."""
-        out = self.panoptic_head((f1, f2, f3, f4), track_queries_BTD, track_valid_BT)
-        predictions = (
-            out.class_logits_BQK,
-            out.mask_embeds_BQD,
-            out.mask_features_BDHW,
-            out.queries_BQD,
-        )
-        return (*predictions, *out.attention_masks) if self.show_masks else predictions
+        """Returns the projected maps."""
+        return self.run(tokens_BNC, pyramid_BMC, stride4_BSHW, None, Selection())
