@@ -13,36 +13,18 @@ def majority(labels: Counter[int]) -> int:
 
 
 @dataclass(frozen=True)
-class Detections:
-    """Instances found in one frame, before tracking, best score first (MODEL.md 4).
-
-    Attributes:
-        query_ids: (n,) int64, the query behind each instance: 0-99 static, 100 + t for the t-th
-            track query. A query may appear with several labels.
-        labels: (n,) int64, class index from 0.
-        scores: (n,) float32, class score times mask score.
-        boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of the frame, x2 and y2 exclusive.
-        masks: (n, H, W) bool at the frame's size.
-    """
-
-    query_ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    boxes: NDArray[np.float32]
-    masks: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.query_ids)
-
-
-@dataclass(frozen=True)
 class Tracks:
     """Instances of one frame with their identity: existing tracks by score, then new by score.
 
     Attributes:
         ids: (n,) int64, stable through the video, counted from 0, with gaps.
-        labels, scores, boxes, masks: as in `Detections`.
-        query_ids: (n,) int64, the query that carried each instance in this frame.
+        labels: (n,) int64, class index from 0.
+        scores: (n,) float32, class score times mask score.
+        boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of the frame, x2 and y2 exclusive, tight around
+            the mask; zeros if it is empty.
+        masks: (n, H, W) bool at the frame's size.
+        query_ids: (n,) int64, the query that carried each instance in this frame: 0-99 static,
+            100 + t for the t-th track query.
     """
 
     ids: NDArray[np.int64]

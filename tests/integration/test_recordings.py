@@ -26,12 +26,14 @@ from tests.parity_data import (
 )
 from vpp_deploy.checkpoints.formula import Size, write_formula_checkpoint
 from vpp_deploy.checkpoints.load import load_model
+from vpp_deploy.models.head import HeadOutput
 from vpp_deploy.models.selectors import TokenMemory
 from vpp_deploy.models.tokens import put
 from vpp_deploy.models.vpp import FrameOutput, VppModel
 from vpp_deploy.partition.plan import plan_pipeline
 from vpp_deploy.recipes import ModelSettings
-from vpp_deploy.results import Detections, Tracks
+from vpp_deploy.results import Tracks
+from vpp_deploy.runtime.detections import Detections
 from vpp_deploy.runtime.postprocess import detect
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.torch_runner import TorchRunner
@@ -168,8 +170,7 @@ def _run(model: VppModel, frames_rgb: Array) -> Iterator[Step]:
         head = out.head
         detections = detect(
             head.class_logits_BQK[0].numpy(),
-            head.mask_embeds_BQD[0].numpy(),
-            head.mask_features_BDHW[0].numpy(),
+            _mask_logits(head).numpy(),
             valid,
             INPUT_SIZE,
             INPUT_SIZE,
@@ -196,9 +197,7 @@ def _values(probe: _Probe, out: FrameOutput) -> dict[str, Array]:
         "x_last": last,
         "mask_features": head.mask_features_BDHW[0],
         "cls_last_layer": head.class_logits_BQK[0],
-        "mask_logits": torch.einsum(
-            "qd,dhw->qhw", head.mask_embeds_BQD[0], head.mask_features_BDHW[0]
-        ),
+        "mask_logits": _mask_logits(head),
         "queries": head.queries_BQD[0],
     }
     if probe.map_scores:
@@ -206,6 +205,10 @@ def _values(probe: _Probe, out: FrameOutput) -> dict[str, Array]:
     if probe.model.config.pruned:
         values["sm_margins"] = probe.selector_margins(entries)
     return {key: value.numpy() for key, value in values.items()}
+
+
+def _mask_logits(head: HeadOutput) -> torch.Tensor:
+    return torch.einsum("qd,dhw->qhw", head.mask_embeds_BQD[0], head.mask_features_BDHW[0])
 
 
 def _masks(out: FrameOutput, probe: _Probe) -> Array:
@@ -368,7 +371,8 @@ def _assert_instances(ours: Detections | Tracks, rows: list[int], theirs: dict[s
     np.testing.assert_array_equal(ours.query_ids[rows], theirs["query_ids"])
     np.testing.assert_array_equal(ours.labels[rows], theirs["labels"])
     np.testing.assert_allclose(ours.scores[rows], theirs["scores"], rtol=0, atol=SCORE_TOLERANCE)
-    areas = ours.masks[rows].sum((1, 2))
+    masks = ours.pixels(rows) if isinstance(ours, Detections) else ours.masks[rows]
+    areas = masks.sum((1, 2))
     assert np.abs(areas - theirs["areas"]).max(initial=0) <= AREA_TOLERANCE
     assert np.abs(ours.boxes[rows] - theirs["bboxes"]).max(initial=0) <= 2
 

@@ -30,7 +30,7 @@ def test_a_single_step_of_several_streams(mini_bundle_of_3: ExportedMini) -> Non
     assert session.step_batch([None, None, None]) == [None, None, None]
 
 
-@pytest.mark.parametrize("name", ["class_logits", "mask_embeds", "mask_features"])
+@pytest.mark.parametrize("name", ["class_logits", "mask_logits"])
 def test_numbers_that_are_none(
     runner: OnnxRunner, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -1,50 +1,65 @@
 """From the head's last predictions to scored masks at the frame's size (MODEL.md 4).
 
-Exact, but cheap, for three reasons:
+Exact, but cheap:
 
 - a mask score is at most 1, so a (query, class) pair whose class score does not exceed its
-  threshold can never be detected: mask logits exist only for the queries that are left;
-- a query's mask is resized once, however many classes it appears with;
-- an interpolated logit is positive only next to a positive one, so only that part is resized.
+  threshold can never be detected: masks are made for the queries that are left alone;
+- a query's mask is made once, however many classes it appears with;
+- an interpolated logit is positive only next to a positive one, so only that part is made;
+- what stays of it is the sum for the score, and one bit a pixel.
 """
 
-import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import RecipeError
-from vpp_deploy.results import Detections
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+from vpp_deploy.runtime.detections import Detections, PackedMask, Size
+from vpp_deploy.runtime.resampling import Axis, enlarge, plan_axis
 
 Sizes = tuple[Size, Size, Size]
 """The padded input, the resized frame in its top left corner, and the original frame."""
 
+# Outputs in a block: so few that the banded matrices hold few zeros, and that a product stays below
+# the size at which OpenBLAS starts threads of its own. Columns make whole bytes of bits.
+_ROWS, _COLS = 16, 64
+
+# Of float32, made at a time. Smaller parts would fit the caches better, but between operations of
+# less than 0.1 ms the threads wait for each other over Python's lock.
+_PART_PIXELS = 1 << 20
+
+_MASKS_PER_THREAD = 4  # fewer are made as soon as another thread has woken up
+
 
 @dataclass(frozen=True)
 class PostprocessSettings:
-    """Scores that a pair has to exceed (MODEL.md 4).
+    """Scores that a pair has to exceed (MODEL.md 4), and how many threads find that out.
 
     Attributes:
         static_threshold: for pairs of static queries, in [0, 1).
         track_threshold: for pairs of track queries, in [0, 1).
+        threads: at most that many masks are made at a time; None, or more than there are cores,
+            is one per core. Results do not depend on it.
 
     Raises:
-        RecipeError: a threshold is outside [0, 1).
+        RecipeError: a threshold is outside [0, 1), or there is no thread.
     """
 
     static_threshold: float = 0.3
     track_threshold: float = 0.25
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("static_threshold", "track_threshold"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise RecipeError(f"{name} is {value}; give a score from 0 to below 1")
+        if self.threads is not None and self.threads < 1:
+            raise RecipeError(f"threads is {self.threads}; give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -64,35 +79,9 @@ class Pairs:
     thresholds: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _Mask:
-    """One query's mask; nothing outside `inside` is set, which lies at (top, left)."""
-
-    inside: NDArray[np.bool_]
-    top: int
-    left: int
-    score: float
-
-
-@dataclass(frozen=True)
-class _Window:
-    """One axis of the part of a mask that can hold positive logits.
-
-    Attributes:
-        low: the part to take of the H/4 axis.
-        resized: where the frame's part lies in that part's enlargement.
-        frame: the same part on the original frame's axis.
-    """
-
-    low: slice
-    resized: slice
-    frame: slice
-
-
 def detect(
     class_logits: NDArray[np.float32],
-    mask_embeds: NDArray[np.float32],
-    mask_features: NDArray[np.float32],
+    mask_logits: NDArray[np.float32],
     track_valid: NDArray[np.bool_],
     input_size: Size,
     resized: Size,
@@ -104,8 +93,7 @@ def detect(
     Args:
         class_logits: (Q, classes + 1) of the last layer, background last; the static queries
             come first, then one row per track slot.
-        mask_embeds: (Q, D) of the last layer.
-        mask_features: (D, H/4, W/4).
+        mask_logits: (Q, H/4, W/4) of the last layer.
         track_valid: (slots,) which slots hold a track; slots are filled from the front.
         input_size: (H, W), the padded input.
         resized: (h, w), the frame within it, top left.
@@ -118,16 +106,16 @@ def detect(
     Raises:
         FloatingPointError: a score or a mask is not finite: it would count as nothing found.
     """
-    if not (np.isfinite(class_logits).all() and np.isfinite(mask_embeds).all()):
-        raise FloatingPointError("class logits or mask embeddings hold NaN or infinity")
-    pairs = select_pairs(class_logits, track_valid, settings or PostprocessSettings())
+    settings = settings or PostprocessSettings()
+    if not np.isfinite(class_logits).all():
+        raise FloatingPointError("class logits hold NaN or infinity")
+    pairs = select_pairs(class_logits, track_valid, settings)
     rows, row_of_pair = np.unique(pairs.query_ids, return_inverse=True)
-    depth, *low_size = mask_features.shape
-    mask_logits = mask_embeds[rows] @ mask_features.reshape(depth, -1)
-    if not np.isfinite(mask_logits).all():
+    candidates = mask_logits[rows]
+    if not np.isfinite(candidates).all():
         raise FloatingPointError("mask logits hold NaN or infinity")
     sizes = (input_size, resized, frame_size)
-    return score_pairs(pairs, mask_logits.reshape(-1, *low_size), row_of_pair, sizes)
+    return score_pairs(pairs, candidates, row_of_pair, sizes, settings.threads)
 
 
 def select_pairs(
@@ -168,6 +156,7 @@ def score_pairs(
     mask_logits: NDArray[np.float32],
     row_of_pair: NDArray[np.intp],
     sizes: Sizes,
+    threads: int | None = None,
 ) -> Detections:
     """Masks, final scores and boxes of the pairs that exceed their thresholds.
 
@@ -176,88 +165,48 @@ def score_pairs(
         mask_logits: (n, H/4, W/4), one for each query among the pairs.
         row_of_pair: (p,) which of the n belongs to each pair.
         sizes: from the padded input to the original frame.
+        threads: as in `PostprocessSettings`.
     """
-    masks = [_resize_mask(logits, sizes) for logits in mask_logits]
-    mask_scores = np.array([mask.score for mask in masks], np.float32)
+    heights, widths = zip(mask_logits.shape[1:], *sizes, strict=True)
+    make = partial(_make_mask, rows=plan_axis(*heights, _ROWS), cols=plan_axis(*widths, _COLS))
+    num_cores = cv2.getNumberOfCPUs()
+    num_threads = min(num_cores, threads or num_cores, len(mask_logits) // _MASKS_PER_THREAD)
+    made = list((_pool(num_threads).map if num_threads > 1 else map)(make, mask_logits))
+    masks = [mask for mask, _ in made]
+    mask_scores = np.array([score for _, score in made], np.float32)
     # Rounding cannot lift a product above its class score (factors of at most 1 round down to
     # at most the same number), so the pairs that select_pairs left out stay out.
     scores = pairs.scores * mask_scores[row_of_pair]
     kept = np.flatnonzero(scores > pairs.thresholds)
     kept = kept[np.argsort(-scores[kept], kind="stable")]
 
-    boxes = np.zeros((len(kept), 4), np.float32)
-    full = np.zeros((len(kept), *sizes[-1]), np.bool_)
-    for i, row in enumerate(row_of_pair[kept]):
-        mask = masks[row]
-        height, width = mask.inside.shape
-        bottom, right = mask.top + height, mask.left + width
-        boxes[i] = mask.left, mask.top, right, bottom
-        full[i, mask.top : bottom, mask.left : right] = mask.inside
-    return Detections(pairs.query_ids[kept], pairs.labels[kept], scores[kept], boxes, full)
-
-
-def _resize_mask(logits: NDArray[np.float32], sizes: Sizes) -> _Mask:
-    """(H/4, W/4) logits, resized in two steps to the frame: the mask and its score."""
-    left, top, width, height = cv2.boundingRect((logits > 0).view(np.uint8))
-    heights, widths = zip(logits.shape, *sizes, strict=True)
-    rows = _window(top, height, *heights)
-    cols = _window(left, width, *widths)
-
-    part = logits[rows.low, cols.low]
-    scale = sizes[0][0] // logits.shape[0]
-    part = _resize(part, part.shape[0] * scale, part.shape[1] * scale)
-    part = part[rows.resized, cols.resized]
-    part = _resize(part, rows.frame.stop - rows.frame.start, cols.frame.stop - cols.frame.start)
-
-    inside = part > 0
-    left, top, width, height = cv2.boundingRect(inside.view(np.uint8))
-    tight = slice(top, top + height), slice(left, left + width)
-    inside = inside[tight]
-    values = part[tight][inside]
-    total = np.sum(1 / (1 + np.exp(-values)), dtype=np.float64)
-    score = float(total / (len(values) + 1e-6))
-    return _Mask(inside, rows.frame.start + top, cols.frame.start + left, score)
-
-
-def _window(start: int, length: int, low: int, padded: int, resized: int, frame: int) -> _Window:
-    """Plans both resizes of one axis for the positive logits in [start, start + length).
-
-    A crop may be resized on its own where its grid meets the frame's as that of the whole does:
-    every `resized / gcd` pixels, which are `frame / gcd` pixels of the frame. So it ends at such
-    places, at least one pixel beyond anything positive: what its replicated border changes is
-    not positive, nor is what it leaves out.
-
-    Args:
-        start: first index of a positive logit on the H/4 axis.
-        length: up to the last one; 0 if there is none.
-        low: size of the H/4 axis.
-        padded: size of the padded input, a multiple of `low`.
-        resized: size of the resized frame.
-        frame: size of the original frame.
-    """
-    assert padded % low == 0
-    scale = padded // low
-    blocks = math.gcd(resized, frame)
-    block = resized // blocks
-    first = min(blocks, max(0, scale * (start - 1) - 1) // block)
-    last = min(blocks, scale * (start + length + 1) // block + 1) if length else first
-    begin = first * block // scale
-    # One more logit at the end: where the frame ends inside the mask, its last pixels lean on it.
-    end = min(low, (last * block - 1) // scale + 2)
-    return _Window(
-        slice(begin, end),
-        slice(first * block - begin * scale, last * block - begin * scale),
-        slice(first * frame // blocks, last * frame // blocks),
+    found = [masks[row] for row in row_of_pair[kept]]
+    boxes = np.array([mask.box for mask in found], np.float32).reshape(-1, 4)
+    return Detections(
+        pairs.query_ids[kept], pairs.labels[kept], scores[kept], boxes, found, sizes[-1]
     )
 
 
-def _resize(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Bilinear, align_corners=False, no antialiasing; nothing to do if the size is right already.
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Shared by all sessions of the process; OpenCV and NumPy release Python's lock."""
+    return ThreadPoolExecutor(threads, "vpp-masks")
 
-    OpenCV's INTER_LINEAR agrees with torch's interpolate(mode="bilinear") to rounding, in both
-    directions (measured 5.0 against 2.13; torch rounds its coordinates to float32).
-    """
-    if values.shape == (height, width) or not height or not width:
-        return values[:height, :width]
-    resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-    return resized.astype(np.float32, copy=False)
+
+def _make_mask(logits: NDArray[np.float32], rows: Axis, cols: Axis) -> tuple[PackedMask, float]:
+    """(H/4, W/4) logits to the frame's size: the mask and the mean sigmoid inside it."""
+    left, top, width, height = cv2.boundingRect((logits > 0).view(np.uint8))
+    rows, cols = rows.around(top, top + height), cols.around(left, left + width)
+    halves = 0.5 * logits  # sigmoid(x) = 1/2 + tanh(x/2)/2
+    bits = np.zeros((len(rows) * rows.size, len(cols) * cols.size // 8), np.uint8)
+    blocks_in_part = max(1, _PART_PIXELS // (rows.size * max(1, len(cols) * cols.size)))
+    total = 0.0
+    for first in range(0, len(rows) if len(cols) else 0, blocks_in_part):
+        values = enlarge(halves, rows[first : first + blocks_in_part], cols)
+        begin = first * rows.size
+        bits[begin : begin + len(values)] = np.packbits(values > 0, axis=1)
+        cv2.threshold(values, 0, 0, cv2.THRESH_TOZERO, dst=values)
+        np.tanh(values, out=values)
+        total += cv2.sumElems(values)[0]
+    mask = PackedMask.of_bits(bits, rows.start, cols.start)
+    return mask, 0.5 * (mask.area + total) / (mask.area + 1e-6)

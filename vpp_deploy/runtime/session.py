@@ -3,7 +3,7 @@
 It puts the frame and the tracks into the table, runs the stages in order, reads the results and
 swaps the state. Which stages there are, and what travels between them, is the specification's
 business: only the names of what goes in (frames, frame_sizes, track_queries, track_valid,
-rank_noise) and what comes out (class_logits, mask_embeds, mask_features, queries) are known here.
+rank_noise) and what comes out (class_logits, mask_logits, queries) are known here.
 """
 
 import time
@@ -137,8 +137,7 @@ class VideoSession:
         clock.lap("upload")
         self._run_stages(active, clock)
         outputs = [
-            self._runner.download(name)
-            for name in ("class_logits", "mask_embeds", "mask_features", "queries")
+            self._runner.download(name) for name in ("class_logits", "mask_logits", "queries")
         ]
         return [
             None if frame is None else self._finish(s, frame, valid[s], outputs, clock)
@@ -229,12 +228,11 @@ class VideoSession:
         stream = self._streams[s]
         assert stream.plan is not None
         own = _Clock(dict(clock.stage_ms))
-        logits, embeds, features, queries = (tensor[s] for tensor in outputs)
+        class_logits, mask_logits, queries = (tensor[s] for tensor in outputs)
         try:
             detections = detect(
-                logits,
-                embeds,
-                features,
+                class_logits,
+                mask_logits,
                 valid,
                 self.input_size,
                 stream.plan.resized,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpp_deploy.results import Detections, Tracks
+from vpp_deploy.results import Tracks
+from vpp_deploy.runtime.detections import Detections
 
 EXISTING_IOU = 0.7
 """An existing track that overlaps a better one by more was not seen in this frame."""
@@ -185,33 +186,18 @@ class MaskOverlaps:
     """Mask IoU of pairs of detections, each computed when it is asked for."""
 
     def __init__(self, detections: Detections) -> None:
-        """Packs the masks, 64 pixels of a row to a word.
+        """Takes the masks of n instances."""
+        self._masks = detections.masks
 
-        Args:
-            detections: n instances; boxes must be tight around the masks.
-        """
-        num, height, width = detections.masks.shape
-        packed = np.packbits(detections.masks, axis=-1)
-        words = np.zeros((num, height, -(-width // 64) * 8), np.uint8)
-        words[:, :, : packed.shape[-1]] = packed
-        self._words = words.view(np.uint64)
-        self._boxes = detections.boxes.astype(np.int64)
-        self._areas = [self._count(words) for words in self._words]
-
-    def iou(self, i: int, j: int) -> float:
-        """(intersection + 1e-6) / (union + 1e-6), so two empty masks count as equal."""
-        left, top = np.maximum(self._boxes[i, :2], self._boxes[j, :2]).tolist()
-        right, bottom = np.minimum(self._boxes[i, 2:], self._boxes[j, 2:]).tolist()
-        intersection = 0
-        if left < right and top < bottom:
-            shared = np.s_[top:bottom, left // 64 : -(-right // 64)]
-            intersection = self._count(self._words[i][shared] & self._words[j][shared])
-        union = self._areas[i] + self._areas[j] - intersection
-        return (intersection + 1e-6) / (union + 1e-6)
-
-    @staticmethod
-    def _count(words: NDArray[np.uint64]) -> int:
-        return int(np.bitwise_count(words).sum(dtype=np.int64))
+    def exceeds(self, i: int, j: int, threshold: float) -> bool:
+        """Whether (intersection + 1e-6) / (union + 1e-6) is greater; two empty masks are equal."""
+        areas = self._masks[i].area, self._masks[j].area
+        # At best one lies within the other, which the areas alone may rule out.
+        if (min(areas) + 1e-6) / (max(areas) + 1e-6) <= threshold:
+            return False
+        intersection = self._masks[i].intersection(self._masks[j])
+        union = sum(areas) - intersection
+        return (intersection + 1e-6) / (union + 1e-6) > threshold
 
 
 def greedy_nms(
@@ -233,7 +219,7 @@ def greedy_nms(
     """
     survivors = list(kept)
     for i in candidates.tolist():
-        if all(overlaps.iou(i, j) <= threshold for j in survivors):
+        if not any(overlaps.exceeds(i, j, threshold) for j in survivors):
             survivors.append(i)
     return survivors
 
@@ -246,6 +232,6 @@ def _tracks(detections: Detections, rows: list[int], ids: NDArray[np.int64]) -> 
         detections.labels[index],
         detections.scores[index],
         detections.boxes[index],
-        detections.masks[index],
+        detections.pixels(rows),
         detections.query_ids[index],
     )

@@ -79,16 +79,20 @@ def _draw_mask(
 ) -> None:
     """Tint the mask and outline it and its box; work is confined to the box, which is tight."""
     x1, y1, x2, y2 = _corners(box)
-    inside = mask[y1:y2, x1:x2]
+    inside = mask[y1:y2, x1:x2].view(np.uint8)
     region = canvas[y1:y2, x1:x2]
-    tint = np.full_like(region, colour)
-    tinted = cv2.addWeighted(region, 1 - _MASK_OPACITY, tint, _MASK_OPACITY, 0)
-    np.copyto(region, tinted.astype(np.uint8), where=inside[..., None])
-    contours, _ = cv2.findContours(
-        inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(x1, y1)
-    )
+    cv2.copyTo(cv2.LUT(region, _tints(colour)), inside, dst=region)
+    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(x1, y1))
     cv2.drawContours(canvas, contours, -1, colour, style.line, cv2.LINE_AA)
     cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour, style.line)
+
+
+def _tints(colour: Colour) -> NDArray[np.uint8]:
+    """(1, 256, 3) what each value of each channel becomes under this colour."""
+    values = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    tint = np.full_like(values, colour)
+    tints = cv2.addWeighted(values, 1 - _MASK_OPACITY, tint, _MASK_OPACITY, 0)
+    return tints.astype(np.uint8, copy=False)
 
 
 def _draw_label(

@@ -12,17 +12,16 @@ from torch.nn import functional as F
 
 from tests.parity_data import RECORDINGS, load_recording, mask_logits_of, num_frames
 from vpp_deploy.errors import RecipeError
-from vpp_deploy.results import Detections
+from vpp_deploy.runtime.detections import Detections, Size
 from vpp_deploy.runtime.postprocess import (
     PostprocessSettings,
-    Size,
     detect,
     score_pairs,
     select_pairs,
 )
 
 LOGIT_TOLERANCE = 1e-4
-SCORE_TOLERANCE = 1e-5
+SCORE_TOLERANCE = 1e-6
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -39,7 +38,8 @@ def test_recorded_detections(name: str) -> None:
         np.testing.assert_array_equal(found.query_ids, recording[f"f{t}/det_query_ids"])
         np.testing.assert_array_equal(found.labels, recording[f"f{t}/det_labels"])
         np.testing.assert_array_equal(found.boxes, recording[f"f{t}/det_bboxes"])
-        np.testing.assert_array_equal(found.masks.sum((1, 2)), recording[f"f{t}/det_areas"])
+        areas = found.pixels(range(len(found))).sum((1, 2))
+        np.testing.assert_array_equal(areas, recording[f"f{t}/det_areas"])
         np.testing.assert_allclose(found.scores, recording[f"f{t}/det_scores"], atol=1e-6)
 
 
@@ -47,8 +47,7 @@ class Case(NamedTuple):
     """Inputs of detect()."""
 
     class_logits: NDArray[np.float32]
-    mask_embeds: NDArray[np.float32]
-    mask_features: NDArray[np.float32]
+    mask_logits: NDArray[np.float32]
     track_valid: NDArray[np.bool_]
     input_size: Size
     resized: Size
@@ -70,9 +69,7 @@ def all_candidates(case: Case) -> list[Candidate]:
     """MODEL.md 4 word for word: every pair, every mask, at full size and in float64."""
     num_static = len(case.class_logits) - len(case.track_valid)
     num_queries = num_static + int(case.track_valid.sum())
-    features = torch.from_numpy(case.mask_features).double()
-    embeds = torch.from_numpy(case.mask_embeds[:num_queries]).double()
-    logits = torch.einsum("qd,dhw->qhw", embeds, features)[None]
+    logits = torch.from_numpy(case.mask_logits[:num_queries]).double()[None]
     logits = F.interpolate(logits, case.input_size, mode="bilinear", align_corners=False)
     logits = logits[..., : case.resized[0], : case.resized[1]]
     logits = F.interpolate(logits, case.frame_size, mode="bilinear", align_corners=False)[0]
@@ -104,6 +101,7 @@ def assert_matches_definition(case: Case) -> Detections:
     }
     assert len(by_pair) == len(found)
     assert np.all(np.diff(found.scores) <= 0)
+    masks = found.pixels(range(len(found)))
     for candidate in all_candidates(case):
         mask = candidate.logits > 0
         uncertain = np.abs(candidate.logits) < LOGIT_TOLERANCE
@@ -114,8 +112,9 @@ def assert_matches_definition(case: Case) -> Detections:
             continue
         assert candidate.score > candidate.threshold - tolerance
         assert found.scores[i] == pytest.approx(candidate.score, abs=tolerance)
-        assert not np.any((found.masks[i] != mask) & ~uncertain)
-        rows, cols = np.flatnonzero(found.masks[i].any(1)), np.flatnonzero(found.masks[i].any(0))
+        assert not np.any((masks[i] != mask) & ~uncertain)
+        assert found.masks[i].area == masks[i].sum()
+        rows, cols = np.flatnonzero(masks[i].any(1)), np.flatnonzero(masks[i].any(0))
         box = [cols[0], rows[0], cols[-1] + 1, rows[-1] + 1]
         assert found.boxes[i].tolist() == box
     assert not by_pair, "pairs beyond the best"
@@ -143,10 +142,13 @@ def make_case(
         for _ in range(depth - 1)
     ]
     features.append(rng.standard_normal((height, width)))
+    class_logits = 3 * rng.standard_normal((num_queries, num_classes))
+    embeds = rng.standard_normal((num_queries, depth))
+    mask_logits = np.einsum("qd,dhw->qhw", embeds, np.array(features))
+    mask_logits += rng.standard_normal(num_queries)[:, None, None]
     return Case(
-        class_logits=(3 * rng.standard_normal((num_queries, num_classes))).astype(np.float32),
-        mask_embeds=rng.standard_normal((num_queries, depth)).astype(np.float32),
-        mask_features=np.array(features, np.float32),
+        class_logits=class_logits.astype(np.float32),
+        mask_logits=mask_logits.astype(np.float32),
         track_valid=np.arange(slots) < num_tracks,
         input_size=input_size,
         resized=resized or input_size,
@@ -218,13 +220,54 @@ def test_invalid_slots_take_no_part() -> None:
     with_slots.class_logits[-4:, 0] = 50.0
     without = with_slots._replace(
         class_logits=with_slots.class_logits[:-4],
-        mask_embeds=with_slots.mask_embeds[:-4],
+        mask_logits=with_slots.mask_logits[:-4],
         track_valid=with_slots.track_valid[:2],
     )
     found, expected = detect(*with_slots), detect(*without)
+    assert_equal(found, expected)
+
+
+def assert_equal(found: Detections, expected: Detections) -> None:
+    assert len(found) > 0
     np.testing.assert_array_equal(found.query_ids, expected.query_ids)
+    np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.scores, expected.scores)
-    np.testing.assert_array_equal(found.masks, expected.masks)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    rows = range(len(found))
+    np.testing.assert_array_equal(found.pixels(rows), expected.pixels(rows))
+
+
+@pytest.mark.parametrize("threads", [2, 100, None])
+def test_threads_change_nothing(threads: int | None) -> None:
+    case = make_case(3, input_size=(128, 160), frame_size=(300, 400))
+    expected = detect(*case, PostprocessSettings(threads=1))
+    assert_equal(detect(*case, PostprocessSettings(threads=threads)), expected)
+
+
+@pytest.mark.parametrize("frame_size", [(2160, 3840), (1080, 5)])
+def test_frames_that_are_made_in_parts(frame_size: Size) -> None:
+    case = make_case(4, frame_size=frame_size, num_static=3, num_tracks=0, slots=0, blob=2.0)
+    case.class_logits[:, 0] += 5
+    assert len(assert_matches_definition(case)) > 0
+
+
+def test_each_query_has_its_own_mask() -> None:
+    case = constant_case([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], slots=0)
+    case.mask_logits[:] = np.array([-1, 1, 10])[:, None, None]
+    found = detect(*case)
+    assert found.query_ids.tolist() == [2, 1]
+    assert found.scores == pytest.approx(
+        [0.7 / (1 + np.exp(-10)), 0.8 / (1 + np.exp(-1))], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["class_logits", "mask_logits"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_an_error(name: str, value: float) -> None:
+    case = constant_case([[0.9, 0.1], [0.2, 0.8]], slots=0)
+    getattr(case, name)[0] = value
+    with pytest.raises(FloatingPointError, match="hold NaN or infinity"):
+        detect(*case)
 
 
 def test_slots_are_filled_from_the_front() -> None:
@@ -238,8 +281,7 @@ def constant_case(class_scores: list[list[float]], slots: int, logit: float = 20
     scores = np.array(class_scores, np.float32)
     return Case(
         class_logits=np.log(scores),
-        mask_embeds=np.ones((len(scores), 1), np.float32),
-        mask_features=np.full((1, 8, 8), logit, np.float32),
+        mask_logits=np.full((len(scores), 8, 8), logit, np.float32),
         track_valid=np.ones(slots, np.bool_),
         input_size=(32, 32),
         resized=(30, 32),
@@ -252,7 +294,7 @@ def test_a_query_may_appear_with_several_labels() -> None:
     assert found.query_ids.tolist() == [0, 0]
     assert found.labels.tolist() == [0, 1]
     assert found.boxes.tolist() == [[0, 0, 64, 60]] * 2
-    assert found.masks.all()
+    assert found.pixels([0, 1]).all()
 
 
 def test_static_and_track_queries_have_their_own_thresholds() -> None:
@@ -278,20 +320,20 @@ def test_a_static_pair_below_its_threshold_still_takes_a_place() -> None:
 def test_no_positive_logit_gives_nothing() -> None:
     found = detect(*constant_case([[0.9, 0.1]], slots=0, logit=-1.0))
     assert len(found) == 0
-    assert found.masks.shape == (0, 60, 64)
+    assert found.pixels([]).shape == (0, 60, 64)
     assert found.boxes.shape == (0, 4)
 
 
 def test_no_candidate_gives_nothing() -> None:
     found = detect(*constant_case([[0.1, 0.9]], slots=0))
     assert len(found) == 0
-    assert found.masks.shape == (0, 60, 64)
+    assert found.pixels([]).shape == (0, 60, 64)
 
 
 def test_a_mask_in_the_padding_only_gives_nothing() -> None:
     case = constant_case([[0.9, 0.1]], slots=0)._replace(resized=(16, 32), frame_size=(32, 64))
-    case.mask_features[:] = -1
-    case.mask_features[:, 6:] = 5
+    case.mask_logits[:] = -1
+    case.mask_logits[:, 6:] = 5
     assert len(detect(*case)) == 0
 
 
@@ -305,3 +347,8 @@ def test_class_scores_are_softmax_even_of_large_logits() -> None:
 def test_thresholds_are_scores(value: float) -> None:
     with pytest.raises(RecipeError, match="track_threshold"):
         PostprocessSettings(track_threshold=value)
+
+
+def test_there_is_a_thread() -> None:
+    with pytest.raises(RecipeError, match="threads is 0; give 1 or more"):
+        PostprocessSettings(threads=0)

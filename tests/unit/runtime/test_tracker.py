@@ -20,8 +20,8 @@ from tests.parity_data import (
     num_frames,
     unpack_masks,
 )
-from vpp_deploy.results import Detections
 from vpp_deploy.runtime import tracker as tracker_module
+from vpp_deploy.runtime.detections import Detections, PackedMask
 from vpp_deploy.runtime.tracker import MaskOverlaps, Tracker, TrackerUpdate, greedy_nms
 
 NUM_STATIC = 10
@@ -41,7 +41,8 @@ def recorded_detections(recording: Recording, t: int) -> Detections:
         recording[f"f{t}/det_labels"],
         recording[f"f{t}/det_scores"],
         recording[f"f{t}/det_bboxes"],
-        masks,
+        [PackedMask.of_pixels(mask) for mask in masks],
+        (128, 160),
     )
 
 
@@ -110,7 +111,8 @@ def found(*instances: tuple[int, float, int, int], labels: list[int] | None = No
         np.array(labels or [0] * num, np.int64),
         np.array([score for _, score, _, _ in instances], np.float32),
         boxes,
-        masks,
+        [PackedMask.of_pixels(mask) for mask in masks],
+        FRAME,
     )
 
 
@@ -304,15 +306,15 @@ def test_queries_are_copied(tracker: Tracker) -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_iou_is_that_of_the_masks(data: st.DataObject) -> None:
+def test_overlap_is_the_iou_of_the_masks(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 150)))
     masks = data.draw(hnp.arrays(np.bool_, shape, fill=st.just(False)))
-    boxes = np.zeros((2, 4), np.float32)
-    for i, mask in enumerate(masks):
-        rows, cols = np.nonzero(mask)
-        if len(rows):
-            boxes[i] = cols.min(), rows.min(), cols.max() + 1, rows.max() + 1
+    threshold = data.draw(st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.7, 1.0]))
     zeros = np.zeros(2, np.int64)
-    overlaps = MaskOverlaps(Detections(zeros, zeros, zeros.astype(np.float32), boxes, masks))
+    packed = [PackedMask.of_pixels(mask) for mask in masks]
+    boxes = np.array([mask.box for mask in packed], np.float32)
+    detections = Detections(zeros, zeros, zeros.astype(np.float32), boxes, packed, masks[0].shape)
     intersection, union = (masks[0] & masks[1]).sum(), (masks[0] | masks[1]).sum()
-    assert overlaps.iou(0, 1) == pytest.approx((intersection + 1e-6) / (union + 1e-6))
+    iou = (intersection + 1e-6) / (union + 1e-6)
+    assert MaskOverlaps(detections).exceeds(0, 1, threshold) == (iou > threshold)
+    assert MaskOverlaps(detections).exceeds(1, 0, threshold) == (iou > threshold)
