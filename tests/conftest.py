@@ -58,7 +58,16 @@ def mini_bundle_of_3(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
 
 @pytest.fixture(scope="session")
 def mini_dense_bundle(mini_folder: Path) -> ExportedMini:
-    """A dense model (20 s)."""
+    """A dense model that samples by gathered rows (20 s)."""
     checkpoint = write_mini_checkpoint(mini_folder / "dense.safetensors", mini_config(pruned=False))
-    recipe = write_mini_recipe(mini_folder / "dense.toml", pruned=False)
+    gather = '[export]\nsampling = "gather"\n'
+    recipe = write_mini_recipe(mini_folder / "dense.toml", pruned=False, extra=gather)
     return export_mini(checkpoint, recipe, mini_folder / "dense")
+
+
+@pytest.fixture(scope="session")
+def mini_int8_bundle(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
+    """One stream, linear layers in int8 (25 s)."""
+    int8 = '[export]\nprecision = "int8"\n'
+    recipe = write_mini_recipe(mini_folder / "int8.toml", extra=int8)
+    return export_mini(mini_checkpoint, recipe, mini_folder / "int8")

@@ -12,7 +12,6 @@ from vpp_deploy.checkpoints.formula import config_text, formula_tensors, publish
 from vpp_deploy.export.bundle import export_bundle
 from vpp_deploy.manifests import Manifest
 from vpp_deploy.models.config import ModelConfig
-from vpp_deploy.models.deformable import sample_gather
 from vpp_deploy.partition.prepare import Prepared, prepare_budgets
 from vpp_deploy.video.source import Frame
 from vpp_deploy.video.synthetic import moving_scene
@@ -112,7 +111,7 @@ def export_mini(checkpoint: Path, recipe: Path, folder: Path) -> ExportedMini:
         manifests.append(inspect)
         return {}
 
-    prepared = prepare_budgets(checkpoint, recipe, None, sample_gather)
+    prepared = prepare_budgets(checkpoint, recipe, None)
     bundle = export_bundle(prepared, folder, verify=verify)
     return ExportedMini(prepared, folder, bundle.manifest, inspected, manifests[0])
 

@@ -9,20 +9,18 @@ difference of 1e-6 into another frame, and say nothing of the graphs.
 import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vpp_deploy.errors import ExportError
 from vpp_deploy.manifests import Manifest
 from vpp_deploy.models.backbone import GridConstants, Selection, TrunkOutput
 from vpp_deploy.models.selectors import TokenMemory
 from vpp_deploy.models.tokens import all_positions
 from vpp_deploy.models.vpp import VppModel, normalise
+from vpp_deploy.parity_report import OutputDifference, ParityReport
 from vpp_deploy.partition.prepare import Prepared
 from vpp_deploy.runtime.onnx_runner import OnnxRunner, import_onnxruntime
 from vpp_deploy.runtime.runner import PipelineRunner
@@ -30,77 +28,8 @@ from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.video.source import Frame, open_source
 from vpp_deploy.video.synthetic import moving_scene
 
+SHIPPED_HEAD = "head as shipped"
 MIN_FRAMES = 5  # cold, warm on a cold frame, warm on a warm one; after a reset, cold and warm
-VALUE_TOLERANCE = 1e-4
-TOKEN_TOLERANCE = 0.99
-
-
-@dataclass
-class OutputDifference:
-    """Differences of one output over all frames. `spread` is its standard deviation."""
-
-    largest: float = 0.0
-    spread: float = 0.0
-
-    @property
-    def ratio(self) -> float:
-        """Largest difference as a share of the spread."""
-        return self.largest / self.spread if self.spread else self.largest
-
-    def add(self, got: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-        """Takes one frame into account. A NaN on either side counts as infinitely far."""
-        difference = np.abs(got - expected).max(initial=0.0)
-        self.largest = max(self.largest, float(np.nan_to_num(difference, nan=np.inf)))
-        self.spread = max(self.spread, float(expected.std()))
-
-
-@dataclass
-class ParityReport:
-    """What a comparison saw.
-
-    Attributes:
-        frames: number compared.
-        outputs: by name.
-        equal_tokens: selector to the smallest share, over frames, of tokens that both chose.
-        gaps: what the comparison did not reach, though it should have.
-    """
-
-    frames: int = 0
-    gaps: list[str] = field(default_factory=list)
-    outputs: dict[str, OutputDifference] = field(default_factory=dict)
-    equal_tokens: dict[str, float] = field(default_factory=dict)
-
-    def failures(self) -> list[str]:
-        """What is outside the tolerance, a clause each."""
-        return (
-            self.gaps
-            + [
-                f"{name} differs by {d.largest:.2e}, {d.ratio:.1e} of its spread "
-                f"(at most {VALUE_TOLERANCE:.0e})"
-                for name, d in self.outputs.items()
-                if not d.ratio <= VALUE_TOLERANCE
-            ]
-            + [
-                f"{name} shares {share:.2%} of its tokens (at least {TOKEN_TOLERANCE:.0%})"
-                for name, share in self.equal_tokens.items()
-                if share < TOKEN_TOLERANCE
-            ]
-        )
-
-    def check(self) -> None:
-        """Raises an `ExportError` that names everything outside the tolerance."""
-        failures = self.failures()
-        if failures:
-            raise ExportError(f"verification over {self.frames} frames: " + "; ".join(failures))
-
-    def summary(self) -> dict[str, object]:
-        """The report as plain data, for a manifest."""
-        return {
-            "frames": self.frames,
-            "largest_difference": {n: float(f"{d.largest:.3e}") for n, d in self.outputs.items()},
-            "share_of_spread": {n: float(f"{d.ratio:.3e}") for n, d in self.outputs.items()},
-            "equal_tokens": {n: round(s, 6) for n, s in self.equal_tokens.items()},
-        }
 
 
 def compare(
@@ -109,6 +38,7 @@ def compare(
     runner: PipelineRunner,
     frames: Iterable[list[Frame]],
     reset_at: int | None = None,
+    precision: str = "fp32",
 ) -> ParityReport:
     """Steps `runner` over `frames`, shadowed by `model`.
 
@@ -121,10 +51,11 @@ def compare(
         runner: its head must show its attention masks (`attention_mask0`, ...).
         frames: one list of frames, one for each stream, per step.
         reset_at: all streams are reset before this step.
+        precision: of the runner, which decides how far it may be off.
     """
     session = VideoSession(runner)
     shadow = _Shadow(model, counts, runner)
-    report = ParityReport()
+    report = ParityReport(precision=precision)
     for step, batch in enumerate(frames):
         if step == reset_at:
             session.reset()
@@ -187,7 +118,7 @@ class BundleVerifier:
         runner = OnnxRunner(folder, inspected)
         frames = self._frames(manifest, self._num_frames)
         reset_at = self._num_frames - 2
-        report = compare(self._prepared.model, counts, runner, frames, reset_at)
+        report = compare(self._prepared.model, counts, runner, frames, reset_at, manifest.precision)
         if report.frames < self._num_frames:
             report.gaps.append(
                 f"{self._like} has frames for {report.frames} steps, {self._num_frames} were to be "
@@ -216,12 +147,12 @@ class BundleVerifier:
 
 def _compare_heads(report: ParityReport, shipped: OnnxRunner, inspected: OnnxRunner) -> None:
     """The head that ships lists no masks as outputs; it must give what the compared one gives."""
+    difference = report.outputs.setdefault(SHIPPED_HEAD, OutputDifference())
     stage = next(stage for stage in shipped.spec.stages if stage.name == "head")
     for spec in stage.inputs:
         shipped.upload(spec.name, inspected.download(spec.name))
     shipped.run("head")
     for spec in stage.outputs:
-        difference = report.outputs.setdefault(f"{spec.name} as shipped", OutputDifference())
         difference.add(shipped.download(spec.name), inspected.download(spec.name))
 
 
@@ -258,11 +189,16 @@ class _Shadow:
                 chosen = backbone.select(stem.tokens_BNC, self.memory, self._constants, grid, noise)
                 keep = self._get("kept_1_2")
                 _share(report, "kept_1_2", keep, chosen)
-        trunk = backbone.trunk(stem, keep, self._selection(), self._constants, grid)
-        for stride, value in zip((4, 8, 16, 32), trunk.features, strict=True):
-            self._value(report, f"feature{stride}", value)
+        trunk = backbone.trunk(
+            stem.tokens_BNC, stem.pyramid_BMC, keep, self._selection(), self._constants, grid
+        )
+        self._features = backbone.features(
+            trunk.tokens_BNC, trunk.pyramid_BMC, stem.stride4_BSHW, grid
+        )
+        blocks = self._model.panoptic_head.pixel_decoder.projections
+        for stride, block, feature in zip((4, 8, 16, 32), blocks, self._features, strict=True):
+            self._value(report, f"projected{stride}", block.conv(feature))
         self._memory(report, trunk)
-        self._features = trunk.features
         self.head(report)
 
     def _selection(self) -> Selection:
@@ -293,13 +229,11 @@ class _Shadow:
         # A slot without a track has rows of its own that nobody reads.
         static = torch.ones(valid.shape[0], self._model.config.num_queries, dtype=torch.bool)
         read = torch.cat([static, valid], dim=1)
-        for name, value in (
-            ("class_logits", out.class_logits_BQK),
-            ("mask_embeds", out.mask_embeds_BQD),
-            ("queries", out.queries_BQD),
-        ):
-            self._value(report, name, value, read)
-        self._value(report, "mask_features", out.mask_features_BDHW)
+        self._value(report, "class_logits", out.class_logits_BQK, read)
+        self._value(report, "queries", out.queries_BQD, read)
+        mask_logits = out.mask_embeds_BQD @ out.mask_features_BDHW.flatten(2)
+        mask_logits = mask_logits.unflatten(2, out.mask_features_BDHW.shape[2:])
+        self._value(report, "mask_logits", mask_logits, read)
 
     def _get(self, name: str) -> Tensor:
         # A copy: inference tensors must not share memory with buffers that a runner rewrites.
@@ -311,8 +245,12 @@ class _Shadow:
         got = self._get(name)
         if rows is not None:
             got, expected = got[rows], expected[rows]
-        difference = report.outputs.setdefault(name, OutputDifference())
-        difference.add(got.numpy(), expected.numpy())
+        _add(report, name, got, expected)
+
+
+def _add(report: ParityReport, name: str, got: Tensor, expected: Tensor) -> None:
+    difference = report.outputs.setdefault(name, OutputDifference())
+    difference.add(got.numpy(), expected.numpy())
 
 
 def _share(report: ParityReport, name: str, got: Tensor, chosen: Tensor) -> None:

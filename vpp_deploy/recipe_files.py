@@ -49,7 +49,7 @@ _KEYS: dict[str, dict[str, str]] = {
         "blocks_9_11": "a number",
     },
     "tracks": {"slots": "a whole number"},
-    "export": {"precision": "a string"},
+    "export": {"precision": "a string", "sampling": "a string"},
 }
 _REQUIRED = ("input.size", "budgets.blocks_3_5", "budgets.blocks_6_8", "budgets.blocks_9_11")
 

@@ -15,6 +15,9 @@ MAX_BUDGET = 3840
 MAX_TOKENS = 8192
 """Map-SM's N x N table of distances takes 268 MB of the selector's graph then."""
 
+PRECISIONS = ("fp32", "int8")
+SAMPLINGS = ("deform_conv", "gather")
+
 _STRIDE = 32
 _MIN_SIDE, _MAX_SIDE = 64, 8192
 
@@ -138,7 +141,10 @@ class ExportRecipe:
         batch: videos per call.
         budgets: fixed keep budgets; None for a dense model.
         slots: T, track queries that one call can carry.
-        precision: numeric type of weights and activations.
+        precision: numeric type of weights and activations: "fp32", or "int8" for the linear layers'
+            weights and, measured anew in every frame, their inputs (ONNX Runtime on the CPU).
+        sampling: how the graphs sample in deformable attention: "deform_conv", the fastest in ONNX
+            Runtime on the CPU, or "gather", which TensorRT compiles.
 
     Raises:
         RecipeError: a value is out of range.
@@ -151,6 +157,7 @@ class ExportRecipe:
     budgets: BudgetShares | None = None
     slots: int = 32
     precision: str = "fp32"
+    sampling: str = "deform_conv"
 
     def __post_init__(self) -> None:
         for side in (self.height, self.width):
@@ -161,10 +168,10 @@ class ExportRecipe:
             refuse("input.batch", self.batch, "1 to 64")
         if not 1 <= self.slots <= 512:
             refuse("tracks.slots", self.slots, "1 to 512")
-        if self.precision in ("fp16", "bf16"):
-            refuse("export.precision", self.precision, '"fp32", the only one supported so far')
-        if self.precision != "fp32":
-            refuse("export.precision", self.precision, '"fp32"')
+        if self.precision not in PRECISIONS:
+            refuse("export.precision", self.precision, " or ".join(f'"{p}"' for p in PRECISIONS))
+        if self.sampling not in SAMPLINGS:
+            refuse("export.sampling", self.sampling, " or ".join(f'"{s}"' for s in SAMPLINGS))
         if self.budgets is not None and self.model.keep_ratio is not None:
             self.budgets.tokens(self.num_tokens, self.model.keep_ratio)
 

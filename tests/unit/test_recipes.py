@@ -65,7 +65,8 @@ def test_all_but_the_size_may_be_left_out(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, SIZE))
     assert recipe.model == ModelSettings()
     assert recipe.budgets is None
-    assert (recipe.batch, recipe.slots, recipe.precision) == (1, 32, "fp32")
+    assert (recipe.batch, recipe.slots) == (1, 32)
+    assert (recipe.precision, recipe.sampling) == ("fp32", "deform_conv")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,8 @@ def test_all_but_the_size_may_be_left_out(tmp_path: Path) -> None:
         (SIZE + "[tracks]\nslot = 1", ["tracks.slot ", "tracks.slots"]),
         (SIZE + "[tracks]\nslots = 0", ["tracks.slots"]),
         (SIZE + '[export]\nprecision = "fp16"', ["export.precision", "fp16", "fp32"]),
-        (SIZE + '[export]\nprecision = "int8"', ["export.precision", "int8"]),
+        (SIZE + '[export]\nprecision = "int4"', ["export.precision", "int4", "int8"]),
+        (SIZE + '[export]\nsampling = "grid"', ["export.sampling", "deform_conv", "gather"]),
         (SIZE + "[model]\nkeep_ratoi = 0.7", ["model.keep_ratoi", "model.keep_ratio"]),
         (SIZE + "[model]\nkeep_ratio = 0", ["model.keep_ratio", "above 0"]),
         (SIZE + "[model]\nkeep_ratio = nan", ["model.keep_ratio"]),

@@ -15,7 +15,7 @@ from vpp_deploy.video.resize import plan_published
 from vpp_deploy.video.source import open_source
 
 if TYPE_CHECKING:
-    from vpp_deploy.parity import ParityReport
+    from vpp_deploy.parity_report import ParityReport
 
 
 def export(
@@ -31,8 +31,11 @@ def export(
         Path | None, typer.Option(help="Take the input size for this video's frames.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the bundle; default: export/NAME.")
+        Path | None, typer.Option(help="Folder of the bundle; default: export/RECIPE.")
     ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise the linear layers: faster on a CPU, not exact.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option(help="Compare the graphs with PyTorch over a sequence of frames.")
     ] = True,
@@ -46,7 +49,6 @@ def export(
         raise typer.BadParameter("--size and --like both set the input size; give one")
     try:
         from vpp_deploy.export.bundle import export_bundle
-        from vpp_deploy.models.deformable import sample_gather
         from vpp_deploy.parity import BundleVerifier
         from vpp_deploy.partition.prepare import prepare_budgets
     except ImportError as error:
@@ -60,11 +62,12 @@ def export(
         with open_source(like) as source:
             input_size = plan_published(*source.frame_size).padded
     with Console(stderr=True).status("reading the checkpoint") as status:
-        prepared = prepare_budgets(checkpoint, recipe, input_size, sample_gather)
-        assert prepared.recipe is not None
-        folder = out or Path("export") / prepared.recipe.stem
+        prepared = prepare_budgets(checkpoint, recipe, input_size, "int8" if int8 else None)
+        assert prepared.recipe_path is not None
+        suffix = "-int8" if int8 else ""
+        folder = out or Path("export") / f"{prepared.recipe_path.stem}{suffix}"
         replaced = ", replacing the bundle there" if folder.exists() else ""
-        print(f"{checkpoint} by {prepared.recipe} to {folder}{replaced}")
+        print(f"{checkpoint} by {prepared.recipe_path} to {folder}{replaced}")
         verifier = BundleVerifier(prepared, verify_frames if verify else None, like)
 
         def progress(step: str) -> None:
@@ -92,9 +95,10 @@ def print_report(report: "ParityReport") -> None:
     table.add_column("output")
     table.add_column("largest difference", justify="right")
     table.add_column("of its spread", justify="right")
+    table.add_column("RMS", justify="right")
     table.add_column("equal tokens", justify="right")
     for name, share in report.equal_tokens.items():
-        table.add_row(name, "", "", f"{share:.2%}")
-    for name, difference in report.outputs.items():
-        table.add_row(name, f"{difference.largest:.1e}", f"{difference.ratio:.1e}", "")
+        table.add_row(name, "", "", "", f"{share:.2%}")
+    for name, d in report.outputs.items():
+        table.add_row(name, f"{d.largest:.1e}", f"{d.ratio:.1e}", f"{d.rms_ratio:.1e}", "")
     Console().print(table)

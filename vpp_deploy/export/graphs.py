@@ -36,7 +36,7 @@ def export_graph(module: nn.Module, stage: StageSpec, kept: tuple[int, int]) -> 
     axis = torch.export.Dim("num_kept", min=kept[0], max=max(kept[1], kept[0] + 1))
     example = tuple(_example(spec, kept[1] - 1) for spec in stage.inputs)
     dynamic = tuple({1: axis} if -1 in spec.shape else None for spec in stage.inputs)
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 module,
@@ -101,9 +101,10 @@ def _annotated(model: onnx.ModelProto, stage: StageSpec) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints progress and warns of its own internals: not for our users."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+def quiet() -> Iterator[None]:
+    """The tools print progress and warn of their own internals: not for our users."""
+    names = ("torch.onnx", "onnxscript", "onnx_ir", None)
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
