@@ -6,7 +6,8 @@
     ├── ExportError        a graph that cannot be exported, linted or verified
     ├── BundleError        a bundle that is damaged, foreign or of another version
     ├── BackendError       a runtime library or device that is not there
-    └── VideoError         a video that cannot be opened, read or written
+    ├── VideoError         a video that cannot be opened, read or written
+    └── ProfileError       a profile that cannot be taken or written
 
 The message is one line: what was got, what was expected, what to do. The command line prints it
 and leaves with exit code 1. Anything else that is raised is a bug and keeps its traceback.
@@ -39,3 +40,7 @@ class BackendError(VppDeployError):
 
 class VideoError(VppDeployError):
     """A video or image folder cannot be opened, read or written."""
+
+
+class ProfileError(VppDeployError):
+    """A profile cannot be taken or written."""

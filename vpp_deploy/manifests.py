@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from vpp_deploy.errors import BundleError
 from vpp_deploy.specs import PipelineSpec, TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST_NAME = "manifest.json"
 PATCH_SIZE = 16
 _MAX_NAME = 255
@@ -35,6 +35,21 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class StageOperations:
+    """Multiply-accumulates of one call of a stage's graph, all streams of the batch together.
+
+    Attributes:
+        macs: of a frame in mid-video.
+        macs_first_frame: of a first frame, which runs every token; 0 if it skips the stage.
+        by_operator: `macs`, by ONNX operator.
+    """
+
+    macs: int
+    macs_first_frame: int
+    by_operator: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a runtime needs to know of a bundle.
 
@@ -47,8 +62,11 @@ class Manifest:
         classes: names, without background.
         budgets: tokens that run in blocks 1-2, 3-5, 6-8, 9-11; empty for a dense model.
         precision: of the graphs.
+        sampling: how the graphs sample in deformable attention: by deformable convolutions, or by
+            gathered rows, which TensorRT wants.
         preprocessing: of a frame.
         model: sizes of the model, as `ModelConfig` names them.
+        operations: stage to what its graph computes, as exported.
         files: stage to file name, relative to the manifest.
         sha256: file name to hash.
         checkpoint: name of the checkpoint's file.
@@ -65,8 +83,10 @@ class Manifest:
     classes: tuple[str, ...]
     budgets: tuple[int, ...]
     precision: str
+    sampling: str
     preprocessing: Preprocessing
     model: dict[str, Any]
+    operations: dict[str, StageOperations]
     files: dict[str, str]
     sha256: dict[str, str]
     checkpoint: str
@@ -122,7 +142,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 _SESSION_INPUTS = {"frames", "frame_sizes", "track_queries", "track_valid", "rank_noise"}
-_SESSION_OUTPUTS = {"class_logits", "mask_embeds", "mask_features", "queries"}
+_SESSION_OUTPUTS = {"class_logits", "mask_logits", "queries"}
 
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:
@@ -150,6 +170,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f"no stage has the tensors {sorted(missing)}"
         return
     yield from _state_contradictions(spec, produced, consumed)
+    yield from _operations_contradictions(spec, manifest.operations)
     height, width = manifest.preprocessing.input_size
     tokens = (height // PATCH_SIZE) * (width // PATCH_SIZE)
     queries = manifest.num_queries + manifest.track_slots
@@ -196,6 +217,32 @@ def _state_contradictions(
         skipped = {t.name for s in spec.stages if s.name in start.skip for t in s.outputs}
         if skipped != {start.keep}:
             yield f"a first frame skips what gives {sorted(skipped)}, and replaces {start.keep!r}"
+
+
+def _operations_contradictions(
+    spec: PipelineSpec, operations: dict[str, StageOperations]
+) -> Iterator[str]:
+    """Counts must fit each other: speed is judged by them."""
+    names = {stage.name for stage in spec.stages}
+    if operations.keys() != names:
+        yield f"operations are given for {sorted(operations)}, the stages are {sorted(names)}"
+        return
+    start = spec.cold_start
+    for stage in spec.stages:
+        counted = operations[stage.name]
+        if min(counted.macs_first_frame, *counted.by_operator.values(), 0) < 0:
+            yield f"{stage.name} has a negative number of operations"
+        if sum(counted.by_operator.values()) != counted.macs:
+            yield f"the operations of {stage.name} do not add up to its {counted.macs}"
+        if start is not None and stage.name in start.skip:
+            fits, expected = counted.macs_first_frame == 0, "0, as it is skipped"
+        elif start is not None and start.keep in [t.name for t in stage.inputs]:
+            fits, expected = counted.macs_first_frame >= counted.macs, f"{counted.macs} or more"
+        else:
+            fits, expected = counted.macs_first_frame == counted.macs, str(counted.macs)
+        if not fits:
+            got = counted.macs_first_frame
+            yield f"{stage.name} has {got} operations at a first frame, expected {expected}"
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

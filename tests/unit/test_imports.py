@@ -22,7 +22,7 @@ LEVELS = (
     ("models",),
     ("recipe_files",),
     ("manifests", "recipes"),
-    ("specs", "results"),
+    ("specs", "results", "parity_report"),
     ("errors",),
     ("__init__",),  # the version
 )
@@ -155,7 +155,7 @@ except SystemExit as end:
     assert end.code == 0
 """
     )
-    for command in ("", "export", "run"):
+    for command in ("", "export", "run", "profile"):
         assert f"HELP OF {command}\n" in out
     assert f"vpp-deploy {vpp_deploy.__version__}" in out
     assert "CHECKPOINT" in out
@@ -167,6 +167,7 @@ except SystemExit as end:
     [
         (["export", "model.pth"], "vpp-deploy[export,cpu]"),
         (["run", "{image}", "--model", "model.pth"], "vpp-deploy[export]"),
+        (["profile", "model.pth"], "vpp-deploy[export]"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, arguments: list[str], missing: str) -> None:

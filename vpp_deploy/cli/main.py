@@ -13,6 +13,7 @@ import typer
 
 from vpp_deploy import __version__
 from vpp_deploy.cli.export import export
+from vpp_deploy.cli.profiling import profile
 from vpp_deploy.cli.run import run
 from vpp_deploy.cli.signals import exit_on_sigterm
 from vpp_deploy.errors import VppDeployError
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(export)
 app.command()(run)
+app.command()(profile)
 
 
 def _show_version(asked: bool) -> None:

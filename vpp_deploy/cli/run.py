@@ -16,20 +16,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from vpp_deploy.cli.arguments import parse_size
+from vpp_deploy.cli.opening import ModelOptions, describe, open_model
 from vpp_deploy.errors import BundleError
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.job import run_video
-from vpp_deploy.runtime.opening import (
-    CHECKPOINT_SUFFIXES,
-    OpenedModel,
-    newest_model,
-    open_bundle,
-    open_checkpoint,
-)
+from vpp_deploy.runtime.opening import OpenedModel, newest_model
+from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.summary import RunSummary
-from vpp_deploy.video.resize import plan_published
 from vpp_deploy.video.source import open_source
 
 
@@ -73,37 +67,19 @@ def run(
     if stop is not None and stop <= start:
         raise typer.BadParameter(f"--stop {stop} must be greater than --start {start}")
     path = newest_model() if model is None else model
-    is_checkpoint = path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir()
-    misplaced = (
-        {"--provider": provider}
-        if is_checkpoint
-        else {"--rule": rule, "--recipe": recipe, "--size": size}
-    )
-    for option, value in misplaced.items():
-        if value is not None:
-            kind = "bundle" if is_checkpoint else "checkpoint"
-            raise typer.BadParameter(f"{option} is for a {kind}, and {path} is none")
+    options = ModelOptions(provider, threads, rule, recipe, size)
+    options.check([path])
     with open_source(video, start, stop, stride) as source:
-        if is_checkpoint:
-            planned = plan_published(*source.frame_size).padded
-            opened = open_checkpoint(
-                path,
-                planned if size is None else parse_size(size),
-                rule or "published",
-                recipe,
-                threads,
-            )
-        else:
-            opened = open_bundle(path, provider or "cpu", threads)
+        opened = open_model(path, options, source.frame_size)
         if opened.runner.batch != 1:
             raise BundleError(
                 f"{path} steps {opened.runner.batch} streams together, this command runs one; "
                 "export with input.batch = 1"
             )
         out = out or Path("runs") / video.resolve().stem
-        session = VideoSession(opened.runner, exploration_seed=exploration_seed)
-        tokens = "" if opened.budgets is None else "/".join(map(str, opened.budgets))
-        print(f"{path}: {opened.kind}" + (f", tokens {tokens}" if tokens else ""))
+        settings = PostprocessSettings(threads=threads)
+        session = VideoSession(opened.runner, settings=settings, exploration_seed=exploration_seed)
+        print(describe(path, opened))
         with _Bar(source.num_frames) as bar:
             summary = run_video(
                 opened, session, source, out, annotate=annotate, on_frame=bar.advance

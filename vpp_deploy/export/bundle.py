@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from torch import nn
 
 from vpp_deploy.export.folders import staged_folder
 from vpp_deploy.export.graphs import export_graph, without_last_outputs
 from vpp_deploy.export.lint import lint_graph
+from vpp_deploy.export.operations import count_pipeline
+from vpp_deploy.export.quantize import quantize_linear_layers
 from vpp_deploy.manifests import (
     Manifest,
     Preprocessing,
@@ -19,12 +22,11 @@ from vpp_deploy.manifests import (
     write_manifest,
 )
 from vpp_deploy.models.vpp import MEAN_RGB, STD_RGB
+from vpp_deploy.partition.head import Head
 from vpp_deploy.partition.prepare import Prepared
-from vpp_deploy.partition.stages import Head
 from vpp_deploy.specs import StageSpec, TensorSpec
 
 _LIBRARIES = ("torch", "onnx", "onnxscript", "vpp-deploy")
-_PRECISION = "fp32"
 INSPECTED_HEAD = "head.inspected.onnx"
 
 Progress = Callable[[str], None]
@@ -53,8 +55,7 @@ def export_bundle(
     """Exports every stage into `folder`.
 
     Args:
-        prepared: a model with the gather sampler (no GridSample in the graphs), and its plan with
-            fixed budgets.
+        prepared: a model whose sampler exports (`SAMPLERS`), and its plan with fixed budgets.
         folder: its last part is the bundle's name. It must not hold anything but an older bundle,
             which is replaced.
         verify: called before the bundle appears; what it raises leaves no bundle.
@@ -81,17 +82,23 @@ def _write_graphs(prepared: Prepared, folder: Path, progress: Progress) -> dict[
     model, plan = prepared.model, prepared.plan
     num_tokens = plan.spec.tensor("tokens").shape[1]
     kept = (1 if prepared.budgets is None else prepared.budgets.blocks_3_5, num_tokens)
+    int8 = prepared.recipe is not None and prepared.recipe.precision == "int8"
+
+    def export(module: nn.Module, stage: StageSpec) -> onnx.ModelProto:
+        graph = export_graph(module, stage, kept)
+        return quantize_linear_layers(graph) if int8 else graph
+
     files = {}
     for stage in plan.spec.stages:
         progress(f"exporting {stage.name}")
         name = f"{stage.name}.onnx"
         if stage.name == "head":
             spec = _inspected_head(stage, model.config.decoder_layers)
-            inspected = export_graph(Head(model, show_masks=True), spec, kept)
+            inspected = export(Head(model, show_masks=True), spec)
             onnx.save(inspected, folder / INSPECTED_HEAD)
             graph = without_last_outputs(inspected, stage)
         else:
-            graph = export_graph(plan.stages[stage.name], stage, kept)
+            graph = export(plan.stages[stage.name], stage)
         lint_graph(stage.name, graph)
         onnx.save(graph, folder / name)
         files[stage.name] = name
@@ -102,7 +109,7 @@ def _inspected_head(stage: StageSpec, layers: int) -> StageSpec:
     """The head's specification with the mask that each decoder layer receives."""
     sizes = {t.name: t.shape for t in stage.inputs}
     batch, queries = stage.outputs[0].shape[:2]
-    cells = [sizes[f"feature{s}"][2] * sizes[f"feature{s}"][3] for s in (32, 16, 8)]
+    cells = [sizes[f"projected{s}"][2] * sizes[f"projected{s}"][3] for s in (32, 16, 8)]
     masks = tuple(
         TensorSpec(f"attention_mask{i}", "bool", (batch, queries, cells[i % 3]))
         for i in range(layers)
@@ -125,6 +132,7 @@ def _inspected(prepared: Prepared, manifest: Manifest) -> Manifest:
 
 def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]) -> Manifest:
     model, plan, budgets = prepared.model, prepared.plan, prepared.budgets
+    assert prepared.recipe is not None, "a model for PyTorch alone"
     frames = plan.spec.tensor("frames").shape
     return Manifest(
         name=name,
@@ -134,9 +142,11 @@ def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]
         num_queries=model.config.num_queries,
         classes=model.config.classes,
         budgets=() if budgets is None else dataclasses.astuple(budgets),
-        precision=_PRECISION,
+        precision=prepared.recipe.precision,
+        sampling=prepared.recipe.sampling,
         preprocessing=Preprocessing((frames[1], frames[2]), MEAN_RGB, STD_RGB),
         model=dataclasses.asdict(model.config),
+        operations=count_pipeline(plan.spec, folder, files),
         files=files,
         sha256={file: hash_file(folder / file) for file in files.values()},
         checkpoint=prepared.checkpoint.path.name,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from vpp_deploy.errors import BackendError, BundleError
-from vpp_deploy.manifests import MANIFEST_NAME, read_manifest
+from vpp_deploy.manifests import MANIFEST_NAME, StageOperations, hash_file, read_manifest
 from vpp_deploy.runtime.onnx_runner import OnnxRunner
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.torch_runner import TorchRunner
@@ -27,6 +27,8 @@ class OpenedModel:
         classes: names, without background.
         budgets: tokens that run in blocks 1-2, 3-5, 6-8, 9-11; None where they vary or where the
             model is dense.
+        sha256: of a bundle's manifest, which holds the hashes of its graphs, or of a checkpoint.
+        operations: stage to what its graph computes; None for a checkpoint, which has no graphs.
     """
 
     name: str
@@ -34,6 +36,8 @@ class OpenedModel:
     runner: PipelineRunner
     classes: tuple[str, ...]
     budgets: tuple[int, ...] | None
+    sha256: str
+    operations: dict[str, StageOperations] | None
 
 
 def newest_model(folders: tuple[Path, ...] = (Path("engines"), Path("export"))) -> Path:
@@ -52,21 +56,28 @@ def newest_model(folders: tuple[Path, ...] = (Path("engines"), Path("export"))) 
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-def open_bundle(folder: Path, provider: str = "cpu", threads: int | None = None) -> OpenedModel:
-    """Loads a bundle into ONNX Runtime.
+def open_bundle(
+    folder: Path,
+    provider: str = "cpu",
+    threads: int | None = None,
+    profile_folder: Path | None = None,
+) -> OpenedModel:
+    """Loads a bundle into ONNX Runtime; arguments as `OnnxRunner` takes them.
 
     Raises:
         BundleError: the bundle is damaged, foreign or of another version.
         BackendError: ONNX Runtime or the provider is not available.
     """
     manifest = read_manifest(folder)
-    runner = OnnxRunner(folder, manifest, provider, threads)
+    runner = OnnxRunner(folder, manifest, provider, threads, profile_folder)
     return OpenedModel(
         manifest.name,
         f"bundle on ONNX Runtime ({provider})",
         runner,
         manifest.classes,
         manifest.budgets or None,
+        hash_file(folder / MANIFEST_NAME),
+        manifest.operations,
     )
 
 
@@ -101,17 +112,18 @@ def open_checkpoint(
             "or export it elsewhere and run the bundle"
         ) from error
 
-    from vpp_deploy.models.deformable import sample_grid
     from vpp_deploy.partition.prepare import prepare_budgets, prepare_published
 
     if threads is not None:
         torch.set_num_threads(threads)
     prepare = prepare_published if rule == "published" else prepare_budgets
-    prepared = prepare(path, recipe_path, input_size, sample_grid)
+    prepared = prepare(path, recipe_path, input_size)
     return OpenedModel(
         path.name,
         f"checkpoint on PyTorch (cpu), {rule} rule",
         TorchRunner(prepared.plan),
         prepared.model.config.classes,
         None if prepared.budgets is None else dataclasses.astuple(prepared.budgets),
+        prepared.checkpoint.sha256,
+        None,
     )

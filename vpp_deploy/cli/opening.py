@@ -1,0 +1,90 @@
+"""Opening what a command is given as a model: a bundle or a checkpoint, and the options of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from vpp_deploy.cli.arguments import parse_size
+from vpp_deploy.runtime.opening import (
+    CHECKPOINT_SUFFIXES,
+    OpenedModel,
+    Rule,
+    open_bundle,
+    open_checkpoint,
+)
+from vpp_deploy.video.resize import plan_published
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the command line says about models; None where it says nothing."""
+
+    provider: str | None
+    threads: int | None
+    rule: Rule | None
+    recipe: Path | None
+    size: str | None
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(H, W) that `size` says.
+
+        Raises:
+            typer.BadParameter: it is no size.
+        """
+        return None if self.size is None else parse_size(self.size)
+
+    def check(self, paths: Sequence[Path]) -> None:
+        """Refuses an option that is for none of these models.
+
+        Raises:
+            typer.BadParameter: naming the option.
+        """
+        checkpoints = [is_checkpoint(path) for path in paths]
+        misplaced: dict[str, object] = {}
+        if all(checkpoints):
+            misplaced = {"--provider": self.provider}
+        elif not any(checkpoints):
+            misplaced = {"--rule": self.rule, "--recipe": self.recipe, "--size": self.size}
+        kind = "bundle" if all(checkpoints) else "checkpoint"
+        named = ", ".join(map(str, paths))
+        for option, value in misplaced.items():
+            if value is not None:
+                raise typer.BadParameter(f"{option} is for a {kind}, and {named} is none")
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is to be opened as a checkpoint; as a bundle otherwise."""
+    return path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir()
+
+
+def open_model(
+    path: Path,
+    options: ModelOptions,
+    frame_size: tuple[int, int],
+    profile_folder: Path | None = None,
+) -> OpenedModel:
+    """Opens a bundle or a checkpoint.
+
+    Args:
+        path: of the model.
+        options: those of the model's kind are used.
+        frame_size: (Ho, Wo) of the frames; a checkpoint's input size fits them where the options
+            set none.
+        profile_folder: of a bundle, as `OnnxRunner` takes it.
+
+    Raises:
+        VppDeployError: as `open_bundle` and `open_checkpoint`.
+    """
+    if not is_checkpoint(path):
+        return open_bundle(path, options.provider or "cpu", options.threads, profile_folder)
+    size = options.input_size or plan_published(*frame_size).padded
+    return open_checkpoint(path, size, options.rule or "published", options.recipe, options.threads)
+
+
+def describe(path: Path, model: OpenedModel) -> str:
+    """One line: where the model is from, what computes it, how many tokens it keeps."""
+    tokens = "" if model.budgets is None else "/".join(map(str, model.budgets))
+    return f"{path}: {model.kind}" + (f", tokens {tokens}" if tokens else "")

@@ -1,0 +1,148 @@
+"""`vpp-deploy profile`: how long each part of a model takes, for one model or several in turn."""
+
+import json
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from vpp_deploy.cli.opening import ModelOptions, is_checkpoint, open_model
+from vpp_deploy.cli.profiling_tables import print_report
+from vpp_deploy.cli.signals import check_sigterm
+from vpp_deploy.manifests import read_manifest
+from vpp_deploy.profiling.feed import FrameFeed, SyntheticFeed, VideoFeed
+from vpp_deploy.profiling.measure import Candidate
+from vpp_deploy.profiling.page import render_page
+from vpp_deploy.profiling.profiler import profile_models
+from vpp_deploy.profiling.trace import trace_document
+from vpp_deploy.profiling.writing import check_writable, write_aside
+from vpp_deploy.runtime.onnx_runner import import_onnxruntime
+
+_FRAME_SIZE = (720, 1280)
+"""Of synthetic frames for checkpoints alone, which take frames of any size."""
+
+
+def profile(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL...", help="Bundles or checkpoints, the baseline first."),
+    ],
+    video: Annotated[
+        Path | None,
+        typer.Option(help="A video or a folder of images; default: a synthetic moving scene."),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, max=1_000_000, help="Frames to time.")] = 30,
+    warmup: Annotated[int, typer.Option(min=0, max=1000, help="Frames to step before.")] = 3,
+    nodes: Annotated[
+        bool, typer.Option(help="Find the slowest operations, in a second pass over 8 frames.")
+    ] = True,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every sample as JSON.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page of pictures and tables.")
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the second pass for chrome://tracing."),
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="ONNX Runtime provider of bundles: cpu.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="CPU threads; default: one per core.")
+    ] = None,
+    rule: Annotated[
+        Literal["published", "budgets"] | None,
+        typer.Option(help="Selection rule of checkpoints; default: published."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe of checkpoints, where they need one.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Input size of checkpoints; default: for the video's frames."
+        ),
+    ] = None,
+) -> None:
+    """Time MODELs frame by frame in turn, on the same frames, and compare them with the first.
+
+    Example: vpp-deploy profile export/dense-tiny export/tiny-40 --html profile.html
+    """
+    options = ModelOptions(provider, threads, rule, recipe, size)
+    options.check(models)
+    if trace is not None and not nodes:
+        raise typer.BadParameter("--trace writes what --no-nodes leaves out; give one of them")
+    _check_outputs([json_file, html, trace], video)
+    feed = _feed(models, options, video)
+
+    def candidate(path: Path, label: str) -> Candidate:
+        return Candidate(
+            label, str(path), lambda folder: open_model(path, options, feed.frame_size, folder)
+        )
+
+    if not all(map(is_checkpoint, models)):
+        import_onnxruntime()  # once for all, or it would count as the first model's loading
+    with Console(stderr=True).status("profiling") as status:
+
+        def progress(step: str) -> None:
+            check_sigterm()
+            status.update(step)
+
+        report = profile_models(
+            [candidate(*pair) for pair in zip(models, _labels(models), strict=True)],
+            feed,
+            num_frames=frames,
+            warmup=warmup,
+            nodes=nodes,
+            threads=threads,
+            command=shlex.join(["vpp-deploy", *sys.argv[1:]]),
+            progress=progress,
+        )
+    print_report(report)
+    if json_file is not None:
+        write_aside(json_file, json.dumps(report.to_json(), allow_nan=False) + "\n")
+    if html is not None:
+        write_aside(html, render_page(report))
+    if trace is not None:
+        write_aside(trace, json.dumps(trace_document(report.passes), allow_nan=False) + "\n")
+    written = [str(path) for path in (json_file, html, trace) if path is not None]
+    if written:
+        print(f"written: {', '.join(written)}")
+
+
+def _check_outputs(outputs: list[Path | None], video: Path | None) -> None:
+    given = [path for path in outputs if path is not None]
+    places = [path.resolve() for path in given]
+    if len(set(places)) < len(places):
+        raise typer.BadParameter("--json, --html and --trace must name different files")
+    if video is not None and video.resolve() in places:
+        raise typer.BadParameter(f"{video} would be overwritten by the profile; name another file")
+    for path in given:
+        check_writable(path)
+
+
+def _feed(models: list[Path], options: ModelOptions, video: Path | None) -> FrameFeed:
+    """The video, or a scene as large as the input of the first bundle or of the checkpoints."""
+    if video is not None:
+        return VideoFeed(video)
+    bundle = next((path for path in models if not is_checkpoint(path)), None)
+    if bundle is not None:
+        return SyntheticFeed(read_manifest(bundle).preprocessing.input_size)
+    return SyntheticFeed(options.input_size or _FRAME_SIZE)
+
+
+def _labels(models: list[Path]) -> list[str]:
+    """Short names, made different by a number where they are equal."""
+    names = [path.resolve().name for path in models]
+    seen: Counter[str] = Counter()
+    labels = []
+    for name in names:
+        seen[name] += 1
+        labels.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
+    return labels
