@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpp_deploy.checkpoints.load import build_model
 from vpp_deploy.manifests import Manifest
 from vpp_deploy.models.backbone import GridConstants, Selection, TrunkOutput
 from vpp_deploy.models.selectors import TokenMemory
@@ -98,6 +99,9 @@ class BundleVerifier:
         import_onnxruntime()
         self.report: ParityReport | None = None
         self._prepared = prepared
+        # Not the sampler that was exported: an error of it would be in both.
+        assert prepared.recipe is not None
+        self._model = build_model(prepared.checkpoint, prepared.recipe.model)
         self._num_frames = num_frames
         self._like = like
 
@@ -118,7 +122,7 @@ class BundleVerifier:
         runner = OnnxRunner(folder, inspected)
         frames = self._frames(manifest, self._num_frames)
         reset_at = self._num_frames - 2
-        report = compare(self._prepared.model, counts, runner, frames, reset_at, manifest.precision)
+        report = compare(self._model, counts, runner, frames, reset_at, manifest.precision)
         if report.frames < self._num_frames:
             report.gaps.append(
                 f"{self._like} has frames for {report.frames} steps, {self._num_frames} were to be "

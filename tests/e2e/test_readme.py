@@ -66,12 +66,10 @@ def test_commands_and_python(
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, (arguments, result.output)
         outputs.setdefault(arguments[0], result.output)
-    assert list(outputs) == ["export", "run"]
+    assert list(outputs) == ["export", "run", "profile"]
     # What the README shows of the output has the rows that the commands print, not their figures.
     shown = blocks("console")
-    assert [first_cells(outputs["export"]), first_cells(outputs["run"])] == [
-        first_cells(block) for block in shown
-    ]
+    assert [first_cells(output) for output in outputs.values()] == list(map(first_cells, shown))
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), {})
     assert re.match(r"0 \[.*\n1 \[", capsys.readouterr().out)

@@ -27,7 +27,6 @@ SIZES: dict[str, Size] = {VPP_TINY: "tiny", DENSE_TINY: "dense-tiny"}
 SCORE_TOLERANCE = 5e-4
 MIN_IOU = 0.99
 FRAMES = 14
-"""Enough for tracks to be forgotten."""
 
 
 @pytest.mark.parametrize("pruned", [True, False], ids=["pruned", "dense"])

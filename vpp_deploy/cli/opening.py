@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import cv2
 import typer
 
 from vpp_deploy.cli.arguments import parse_size
@@ -15,6 +17,21 @@ from vpp_deploy.runtime.opening import (
     open_checkpoint,
 )
 from vpp_deploy.video.resize import plan_published
+
+ProviderOption = Annotated[str | None, typer.Option(help="ONNX Runtime provider of bundles: cpu.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, max=256, help="CPU threads; default: one per core.")
+]
+RuleOption = Annotated[
+    Rule | None, typer.Option(help="Selection rule of checkpoints; default: published.")
+]
+RecipeOption = Annotated[
+    Path | None, typer.Option(help="Recipe of checkpoints, where they need one.")
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="HxW", help="Input size of checkpoints; default: for this video."),
+]
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ def open_model(
 
     Args:
         path: of the model.
-        options: those of the model's kind are used.
+        options: those of the model's kind are used; OpenCV takes as many threads as the model.
         frame_size: (Ho, Wo) of the frames; a checkpoint's input size fits them where the options
             set none.
         profile_folder: of a bundle, as `OnnxRunner` takes it.
@@ -78,6 +95,8 @@ def open_model(
     Raises:
         VppDeployError: as `open_bundle` and `open_checkpoint`.
     """
+    if options.threads is not None:
+        cv2.setNumThreads(options.threads)
     if not is_checkpoint(path):
         return open_bundle(path, options.provider or "cpu", options.threads, profile_folder)
     size = options.input_size or plan_published(*frame_size).padded

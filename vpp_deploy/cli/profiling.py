@@ -5,12 +5,21 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from vpp_deploy.cli.opening import ModelOptions, is_checkpoint, open_model
+from vpp_deploy.cli.opening import (
+    ModelOptions,
+    ProviderOption,
+    RecipeOption,
+    RuleOption,
+    SizeOption,
+    ThreadsOption,
+    is_checkpoint,
+    open_model,
+)
 from vpp_deploy.cli.profiling_tables import print_report
 from vpp_deploy.cli.signals import check_sigterm
 from vpp_deploy.manifests import read_manifest
@@ -50,25 +59,11 @@ def profile(
         Path | None,
         typer.Option(metavar="FILE", help="Write the second pass for chrome://tracing."),
     ] = None,
-    provider: Annotated[
-        str | None, typer.Option(help="ONNX Runtime provider of bundles: cpu.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="CPU threads; default: one per core.")
-    ] = None,
-    rule: Annotated[
-        Literal["published", "budgets"] | None,
-        typer.Option(help="Selection rule of checkpoints; default: published."),
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Recipe of checkpoints, where they need one.")
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW", help="Input size of checkpoints; default: for the video's frames."
-        ),
-    ] = None,
+    provider: ProviderOption = None,
+    threads: ThreadsOption = None,
+    rule: RuleOption = None,
+    recipe: RecipeOption = None,
+    size: SizeOption = None,
 ) -> None:
     """Time MODELs frame by frame in turn, on the same frames, and compare them with the first.
 
@@ -78,7 +73,8 @@ def profile(
     options.check(models)
     if trace is not None and not nodes:
         raise typer.BadParameter("--trace writes what --no-nodes leaves out; give one of them")
-    _check_outputs([json_file, html, trace], video)
+    inputs = [*models, *(path for path in (video, recipe) if path is not None)]
+    _check_outputs([json_file, html, trace], inputs)
     feed = _feed(models, options, video)
 
     def candidate(path: Path, label: str) -> Candidate:
@@ -116,13 +112,18 @@ def profile(
         print(f"written: {', '.join(written)}")
 
 
-def _check_outputs(outputs: list[Path | None], video: Path | None) -> None:
+def _check_outputs(outputs: list[Path | None], inputs: list[Path]) -> None:
     given = [path for path in outputs if path is not None]
     places = [path.resolve() for path in given]
     if len(set(places)) < len(places):
         raise typer.BadParameter("--json, --html and --trace must name different files")
-    if video is not None and video.resolve() in places:
-        raise typer.BadParameter(f"{video} would be overwritten by the profile; name another file")
+    for path in inputs:
+        source = path.resolve()
+        if any(place == source or source in place.parents for place in places):
+            raise typer.BadParameter(
+                f"{path} would be overwritten by the profile, or lose what is in it; name another "
+                "file"
+            )
     for path in given:
         check_writable(path)
 

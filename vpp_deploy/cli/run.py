@@ -1,7 +1,7 @@
 """`vpp-deploy run`: a video through a model into an output folder."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,13 +16,20 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from vpp_deploy.cli.opening import ModelOptions, describe, open_model
+from vpp_deploy.cli.opening import (
+    ModelOptions,
+    ProviderOption,
+    RecipeOption,
+    RuleOption,
+    SizeOption,
+    ThreadsOption,
+    describe,
+    open_model,
+)
 from vpp_deploy.errors import BundleError
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.job import run_video
 from vpp_deploy.runtime.opening import OpenedModel, newest_model
-from vpp_deploy.runtime.postprocess import PostprocessSettings
-from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.summary import RunSummary
 from vpp_deploy.video.source import open_source
 
@@ -38,23 +45,11 @@ def run(
     start: Annotated[int, typer.Option(min=0, help="First frame.")] = 0,
     stop: Annotated[int | None, typer.Option(min=1, help="Frame to end before.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Every how manieth frame.")] = 1,
-    provider: Annotated[
-        str | None, typer.Option(help="ONNX Runtime provider of a bundle: cpu.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="CPU threads; default: one per core.")
-    ] = None,
-    rule: Annotated[
-        Literal["published", "budgets"] | None,
-        typer.Option(help="Selection rule of a checkpoint; default: published."),
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Recipe of a checkpoint, where it needs one.")
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="HxW", help="Input size of a checkpoint; default: for this video."),
-    ] = None,
+    provider: ProviderOption = None,
+    threads: ThreadsOption = None,
+    rule: RuleOption = None,
+    recipe: RecipeOption = None,
+    size: SizeOption = None,
     exploration_seed: Annotated[
         int | None,
         typer.Option(min=0, help="Add the published ranking noise to Map-SM, from this seed."),
@@ -77,8 +72,7 @@ def run(
                 "export with input.batch = 1"
             )
         out = out or Path("runs") / video.resolve().stem
-        settings = PostprocessSettings(threads=threads)
-        session = VideoSession(opened.runner, settings=settings, exploration_seed=exploration_seed)
+        session = opened.session(exploration_seed)
         print(describe(path, opened))
         with _Bar(source.num_frames) as bar:
             summary = run_video(

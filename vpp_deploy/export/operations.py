@@ -1,8 +1,9 @@
 """Multiply-accumulates of the graphs, counted at export: a deployment machine has no onnx.
 
-What is counted is the graph as exported: convolutions and matrix products. What a backend fuses or
-lays out anew later changes none of them; element-wise work, normalisation, softmax and gathers are
-left out, as is the custom where operations of networks are compared.
+What is counted is the graph as exported: convolutions, matrix products and the samples of
+deformable attention. What a backend fuses or lays out anew later changes none of them; element-wise
+work, normalisation, softmax and gathers are left out, as is the custom where operations of networks
+are compared.
 """
 
 import math
@@ -147,13 +148,13 @@ def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int | None:
 
 
 def _deform_conv_macs(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
-    """The convolution's own, and four for each value that it samples.
+    """Four for each value that it samples, as the matrix products over gathered windows take.
 
-    Gathered instead, the same samples are matrix products and take those four.
+    The weighted sum itself, one more, is the mask that those have in their weights.
     """
     out, weights = shapes[node.output[0]], shapes[node.input[1]]
     samples = math.prod(shapes[node.input[0]][:2]) * math.prod(weights[2:]) * math.prod(out[2:])
-    return math.prod(out) * math.prod(weights[1:]) + _BILINEAR_MACS * samples
+    return _BILINEAR_MACS * samples
 
 
 def _einsum_macs(node: onnx.NodeProto, operands: list[Shape]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from vpp_deploy.errors import BackendError
+from vpp_deploy.errors import BackendError, ExportError
 from vpp_deploy.export.graphs import quiet
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -30,13 +30,16 @@ def quantize_linear_layers(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with int8 weights, a scale for each output channel, in all other linear layers.
 
     Their inputs are quantised to uint8 in every frame, by their own range. Convolutions,
-    attention's own products and everything else stay in fp32.
+    attention's own products and everything else stay in fp32: also the linear layers that are
+    written with their weight first because they give planes (the values of deformable attention,
+    the projections of the features), which ONNX Runtime does not quantise.
 
     Args:
         graph: as `export_graph` makes it.
 
     Raises:
         BackendError: ONNX Runtime is not installed.
+        ExportError: a node does not say which module it is of.
     """
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -67,6 +70,11 @@ def quantize_linear_layers(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_kept(node: onnx.NodeProto) -> bool:
-    scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
+    scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), None)
+    if scopes is None:
+        raise ExportError(
+            f"{node.name} does not say which module it is of ({_SCOPES}), so what must stay in "
+            "fp32 is not known; export with the torch version of constraints.txt"
+        )
     modules = {part for scope in ast.literal_eval(scopes) for part in scope.split(".")}
     return not modules.isdisjoint(_KEPT)

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention, with three samplers that give the same results (MODEL.md 2.1).
+"""Multi-scale deformable attention, with samplers that give the same results (MODEL.md 2.1).
 
 Sampling positions are counted in cells of their level, (x, y), with integers at cell centres: the
 reference's normalised position p is p * (width, height) - 0.5. So offsets, which the reference

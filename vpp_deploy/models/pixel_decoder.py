@@ -17,6 +17,7 @@ from vpp_deploy.models.deformable import (
     LevelSizes,
     MultiScaleDeformableAttention,
     Sampler,
+    sample_deform_conv,
     sample_grid,
 )
 from vpp_deploy.models.positions import cell_centres, sine_encoding
@@ -24,20 +25,27 @@ from vpp_deploy.models.positions import cell_centres, sine_encoding
 _LEVELS = 3
 _GROUPS = 32
 
+_ROWS_AT_A_TIME = 1536
+"""Of a feed-forward network in graphs for the CPU, the ones with DeformConv: its hidden activations
+stay in the cache (ONNX Runtime 1.32, 2 cores: 4 % of the head's time)."""
+
 
 class FeedForward(nn.Module):
     """Linear, ReLU, linear, and the residual around them."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, rows_at_a_time: int | None = None) -> None:
+        """`rows_at_a_time`: how many rows exported graphs take at a time; None: all."""
         super().__init__()
+        self.rows_at_a_time = rows_at_a_time
         self.layers = nn.Sequential(
             nn.Sequential(nn.Linear(width, hidden), nn.ReLU()), nn.Linear(hidden, width)
         )
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         """The input plus its transform."""
-        transformed_BSD: Tensor = self.layers(x_BSD)
-        return x_BSD + transformed_BSD
+        rows = self.rows_at_a_time if torch.compiler.is_exporting() else None
+        parts = torch.split(x_BSD, rows or x_BSD.shape[1], dim=1)
+        return x_BSD + torch.cat([self.layers(part) for part in parts], dim=1)
 
 
 class ConvNorm(nn.Module):
@@ -67,7 +75,8 @@ class EncoderLayer(nn.Module):
                 )
             ]
         )
-        self.ffns = nn.ModuleList([FeedForward(width, config.pixel_ffn_width)])
+        rows = _ROWS_AT_A_TIME if sampler is sample_deform_conv else None
+        self.ffns = nn.ModuleList([FeedForward(width, config.pixel_ffn_width, rows)])
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
     def forward(

@@ -1,7 +1,7 @@
 """Linear layers that meet in the published model, as one: the same function, fewer operations.
 
-Weights are composed in double precision and stored in single, so what differs from the published
-order of operations is rounding alone; the verification of every export measures it.
+What differs from the published order of operations is rounding alone (products of weights are taken
+in double precision); the verification of every export measures it.
 
 Shapes: B streams, N patch tokens, M = 5.25 N pyramid tokens, C backbone width, S width of the
 spatial prior's stem, D head width.

@@ -53,7 +53,7 @@ class Head(nn.Module):
         ]
 
         def blocked(layer: int, query_BQD: Tensor, size: tuple[int, int]) -> Tensor:
-            return is_background(self._mask_logits(query_BQD, at_level_BDS[layer % 3]))
+            return is_background(self._mask_logits(query_BQD, at_level_BDS[layer % len(memory)]))
 
         query_BQD, masks = head.decode(memory, track_queries_BTD, track_valid_BT, blocked)
         class_logits = head.cls_embed(head.transformer_decoder.post_norm(query_BQD))

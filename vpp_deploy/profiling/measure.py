@@ -145,6 +145,14 @@ def time_models(
                 f"{profile.label}: frames of {width}x{height} are letterboxed into "
                 f"{input_w}x{input_h}, which is not the published preprocessing"
             )
+    baseline = models[0]
+    for profile in models[1:]:
+        if profile.input_size != baseline.input_size:
+            sizes = " and ".join("x".join(map(str, p.input_size)) for p in (profile, baseline))
+            timing.notes.append(
+                f"{profile.label} and {baseline.label} have inputs of {sizes}: their ratios "
+                "compare sizes, not models"
+            )
     with contextlib.closing(feed.frames()) as frames:
         for number in range(warmup):
             progress(f"warm-up {number + 1}/{warmup}")
@@ -179,7 +187,7 @@ def _open(
     progress(f"loading {candidate.path}")
     before, start = resident_bytes(), time.perf_counter()
     model = candidate.open(None)
-    session = VideoSession(model.runner)
+    session = model.session()
     load_ms = (time.perf_counter() - start) * 1e3
     after = resident_bytes()
     spec = model.runner.spec

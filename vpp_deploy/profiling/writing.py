@@ -1,5 +1,6 @@
 """Files that appear when they are complete, and not at all before."""
 
+import tempfile
 from pathlib import Path
 
 from vpp_deploy.errors import ProfileError
@@ -13,10 +14,9 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise ProfileError(f"{path} is a folder; name a file")
-    aside = _aside(path)
     try:
-        aside.touch()
-        aside.unlink()
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
     except OSError as error:
         raise ProfileError(
             f"cannot write {path}: {error.strerror}; name a file in a folder that exists and can "
@@ -30,17 +30,10 @@ def write_aside(path: Path, text: str) -> None:
     Raises:
         ProfileError: the file cannot be written; what was there before is there still.
     """
-    aside = _aside(path)
     try:
-        try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            aside = Path(folder) / path.name
             aside.write_text(text, encoding="utf-8")
             aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise ProfileError(f"cannot write {path}: {error.strerror}; name another file") from error
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")

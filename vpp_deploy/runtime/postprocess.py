@@ -170,8 +170,9 @@ def score_pairs(
     heights, widths = zip(mask_logits.shape[1:], *sizes, strict=True)
     make = partial(_make_mask, rows=plan_axis(*heights, _ROWS), cols=plan_axis(*widths, _COLS))
     num_cores = cv2.getNumberOfCPUs()
-    num_threads = min(num_cores, threads or num_cores, len(mask_logits) // _MASKS_PER_THREAD)
-    made = list((_pool(num_threads).map if num_threads > 1 else map)(make, mask_logits))
+    num_threads = min(num_cores, threads or num_cores)
+    together = num_threads > 1 and len(mask_logits) >= 2 * _MASKS_PER_THREAD
+    made = list((_pool(num_threads).map if together else map)(make, mask_logits))
     masks = [mask for mask, _ in made]
     mask_scores = np.array([score for _, score in made], np.float32)
     # Rounding cannot lift a product above its class score (factors of at most 1 round down to

