@@ -8,6 +8,7 @@ import numpy as np
 from vpp_deploy.results import FrameResult
 
 BACKBONE = ("stem", "selector", "trunk", "backbone")
+HEAD = ("head", "pixel decoder", "transformer decoder")
 OUTSIDE_NETWORK = {
     "resize": "resize, upload",
     "upload": "resize, upload",
@@ -58,8 +59,10 @@ class Series:
 
 
 def part_of(stage: str) -> str:
-    """The part of a frame that a stage belongs to; what is unknown is the head's."""
-    return "backbone" if stage in BACKBONE else OUTSIDE_NETWORK.get(stage, "head")
+    """The part of a frame that a stage belongs to."""
+    if stage in BACKBONE:
+        return "backbone"
+    return "head" if stage in HEAD else OUTSIDE_NETWORK[stage]
 
 
 def ratio(ours: Series, theirs: Series) -> float:

@@ -575,7 +575,7 @@ class TestProviders:
             open_bundle(mini_bundle.folder, provider)
 
     def test_threads(self, mini_bundle: ExportedMini) -> None:
-        one = VideoSession(open_bundle(mini_bundle.folder, threads=1).runner)
+        one = open_bundle(mini_bundle.folder, threads=1).session()
         default = VideoSession(runner_of(mini_bundle))
         for frame in frames(2, 1):
             assert_same_tracks(one.step(frame).tracks, default.step(frame).tracks)

@@ -35,7 +35,7 @@ class NodeTime:
         stage: whose graph it is in.
         name: of the node; how many nodes, where it stands for all of an operator.
         operator: type.
-        ms: a frame, the mean over the pass.
+        ms: a step of all streams, the mean over the pass.
         share: of the time of all nodes of all graphs.
     """
 

@@ -80,14 +80,14 @@ def open_bundle(
     manifest = read_manifest(folder)
     runner = OnnxRunner(folder, manifest, provider, threads, profile_folder)
     return OpenedModel(
-        manifest.name,
-        f"bundle on ONNX Runtime ({provider})",
-        runner,
-        manifest.classes,
-        manifest.budgets or None,
-        hash_file(folder / MANIFEST_NAME),
-        manifest.operations,
-        threads,
+        name=manifest.name,
+        kind=f"bundle on ONNX Runtime ({provider})",
+        runner=runner,
+        classes=manifest.classes,
+        budgets=manifest.budgets or None,
+        sha256=hash_file(folder / MANIFEST_NAME),
+        operations=manifest.operations,
+        threads=threads,
     )
 
 
@@ -129,12 +129,12 @@ def open_checkpoint(
     prepare = prepare_published if rule == "published" else prepare_budgets
     prepared = prepare(path, recipe_path, input_size)
     return OpenedModel(
-        path.name,
-        f"checkpoint on PyTorch (cpu), {rule} rule",
-        TorchRunner(prepared.plan),
-        prepared.model.config.classes,
-        None if prepared.budgets is None else dataclasses.astuple(prepared.budgets),
-        prepared.checkpoint.sha256,
-        None,
-        threads,
+        name=path.name,
+        kind=f"checkpoint on PyTorch (cpu), {rule} rule",
+        runner=TorchRunner(prepared.plan),
+        classes=prepared.model.config.classes,
+        budgets=None if prepared.budgets is None else dataclasses.astuple(prepared.budgets),
+        sha256=prepared.checkpoint.sha256,
+        operations=None,
+        threads=threads,
     )
