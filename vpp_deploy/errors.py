@@ -44,3 +44,8 @@ class VideoError(VppDeployError):
 
 class ProfileError(VppDeployError):
     """A profile cannot be taken or written."""
+
+
+def printable(text: str) -> str:
+    """On one line and without control characters, which a file or its name may have brought in."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

@@ -15,12 +15,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from vpp_deploy.errors import BundleError
-from vpp_deploy.specs import PipelineSpec, TensorSpec
+from vpp_deploy.specs import PRECISIONS, SAMPLINGS, PipelineSpec, TensorSpec
 
 SCHEMA = 2
 MANIFEST_NAME = "manifest.json"
 PATCH_SIZE = 16
 _MAX_NAME = 255
+_MAX_MACS = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,12 @@ _SESSION_OUTPUTS = {"class_logits", "mask_logits", "queries"}
 def _contradictions(manifest: Manifest) -> Iterator[str]:
     """What the session relies on: order, names, state, and sizes said in more than one place."""
     spec = manifest.pipeline
+    for what, value, choices in (
+        ("precision", manifest.precision, PRECISIONS),
+        ("sampling", manifest.sampling, SAMPLINGS),
+    ):
+        if value not in choices:
+            yield f"{what} is {value!r}, this version knows {', '.join(choices)}"
     names = [stage.name for stage in spec.stages]
     if len(set(names)) < len(names):
         yield f"a stage appears twice in {names}"
@@ -230,8 +237,10 @@ def _operations_contradictions(
     start = spec.cold_start
     for stage in spec.stages:
         counted = operations[stage.name]
-        if min(counted.macs_first_frame, *counted.by_operator.values(), 0) < 0:
-            yield f"{stage.name} has a negative number of operations"
+        counts = (counted.macs, counted.macs_first_frame, *counted.by_operator.values())
+        if min(counts) < 0 or max(counts) > _MAX_MACS:
+            yield f"{stage.name} has a number of operations that is no count"
+            continue
         if sum(counted.by_operator.values()) != counted.macs:
             yield f"the operations of {stage.name} do not add up to its {counted.macs}"
         if start is not None and stage.name in start.skip:

@@ -106,7 +106,11 @@ class ParityReport:
         """Raises an `ExportError` that names everything outside the tolerance."""
         failures = self.failures()
         if failures:
-            raise ExportError(f"verification over {self.frames} frames: " + "; ".join(failures))
+            raise ExportError(
+                f"verification over {self.frames} frames: "
+                + "; ".join(failures)
+                + "; use other settings, or look for what is wrong with --no-verify"
+            )
 
     def summary(self) -> dict[str, object]:
         """The report as plain data, for a manifest."""

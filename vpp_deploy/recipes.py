@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from vpp_deploy.errors import RecipeError
+from vpp_deploy.specs import PRECISIONS, SAMPLINGS
 
 MAX_BUDGET = 3840
 """TensorRT's TopK takes no larger K (NVIDIA/TensorRT#4390)."""
 
 MAX_TOKENS = 8192
 """Map-SM's N x N table of distances takes 268 MB of the selector's graph then."""
-
-PRECISIONS = ("fp32", "int8")
-SAMPLINGS = ("deform_conv", "gather")
 
 _STRIDE = 32
 _MIN_SIDE, _MAX_SIDE = 64, 8192
@@ -170,6 +168,9 @@ class ExportRecipe:
             refuse("tracks.slots", self.slots, "1 to 512")
         if self.precision not in PRECISIONS:
             refuse("export.precision", self.precision, " or ".join(f'"{p}"' for p in PRECISIONS))
+        if self.precision == "int8" and self.batch > 1:
+            # One range is measured over the whole input, so streams would change each other.
+            refuse("export.precision", "int8", f'"fp32", as input.batch is {self.batch}')
         if self.sampling not in SAMPLINGS:
             refuse("export.sampling", self.sampling, " or ".join(f'"{s}"' for s in SAMPLINGS))
         if self.budgets is not None and self.model.keep_ratio is not None:

@@ -6,6 +6,12 @@ buffers and the checks at run time. No torch, no ONNX: a deployment machine read
 
 from dataclasses import dataclass
 
+PRECISIONS = ("fp32", "int8")
+"""Numeric types that graphs are made in."""
+
+SAMPLINGS = ("deform_conv", "gather")
+"""How graphs sample in deformable attention."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -89,6 +89,10 @@ def test_all_but_the_size_may_be_left_out(tmp_path: Path) -> None:
         (SIZE + "[tracks]\nslots = 0", ["tracks.slots"]),
         (SIZE + '[export]\nprecision = "fp16"', ["export.precision", "fp16", "fp32"]),
         (SIZE + '[export]\nprecision = "int4"', ["export.precision", "int4", "int8"]),
+        (
+            '[input]\nsize = [544, 960]\nbatch = 2\n[export]\nprecision = "int8"',
+            ["export.precision", "input.batch is 2"],
+        ),
         (SIZE + '[export]\nsampling = "grid"', ["export.sampling", "deform_conv", "gather"]),
         (SIZE + "[model]\nkeep_ratoi = 0.7", ["model.keep_ratoi", "model.keep_ratio"]),
         (SIZE + "[model]\nkeep_ratio = 0", ["model.keep_ratio", "above 0"]),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vpp_deploy.cli.arguments import parse_size
@@ -72,7 +73,7 @@ def export(
 
         def progress(step: str) -> None:
             check_sigterm()
-            status.update(step)
+            status.update(escape(step))
 
         bundle = export_bundle(prepared, folder, verify=verifier, progress=progress)
     if verifier.report is not None:

@@ -16,7 +16,7 @@ from vpp_deploy.cli.export import export
 from vpp_deploy.cli.profiling import profile
 from vpp_deploy.cli.run import run
 from vpp_deploy.cli.signals import exit_on_sigterm
-from vpp_deploy.errors import VppDeployError
+from vpp_deploy.errors import VppDeployError, printable
 
 _MAX_MESSAGE = 1000
 
@@ -62,6 +62,5 @@ def main() -> None:
 
 
 def _one_line(message: str) -> str:
-    """No line breaks or control characters, which a file's content may have brought in."""
-    shown = "".join(c if c.isprintable() else " " for c in " ".join(message.split()))
+    shown = printable(message)
     return shown if len(shown) <= _MAX_MESSAGE else shown[:_MAX_MESSAGE] + " ..."

@@ -3,12 +3,12 @@
 import json
 import shlex
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from vpp_deploy.cli.opening import (
     ModelOptions,
@@ -22,6 +22,7 @@ from vpp_deploy.cli.opening import (
 )
 from vpp_deploy.cli.profiling_tables import print_report
 from vpp_deploy.cli.signals import check_sigterm
+from vpp_deploy.errors import printable
 from vpp_deploy.manifests import read_manifest
 from vpp_deploy.profiling.feed import FrameFeed, SyntheticFeed, VideoFeed
 from vpp_deploy.profiling.measure import Candidate
@@ -79,7 +80,9 @@ def profile(
 
     def candidate(path: Path, label: str) -> Candidate:
         return Candidate(
-            label, str(path), lambda folder: open_model(path, options, feed.frame_size, folder)
+            label,
+            printable(str(path)),
+            lambda folder: open_model(path, options, feed.frame_size, folder),
         )
 
     if not all(map(is_checkpoint, models)):
@@ -88,7 +91,7 @@ def profile(
 
         def progress(step: str) -> None:
             check_sigterm()
-            status.update(step)
+            status.update(escape(step))
 
         report = profile_models(
             [candidate(*pair) for pair in zip(models, _labels(models), strict=True)],
@@ -97,16 +100,17 @@ def profile(
             warmup=warmup,
             nodes=nodes,
             threads=threads,
-            command=shlex.join(["vpp-deploy", *sys.argv[1:]]),
+            command=printable(shlex.join(["vpp-deploy", *sys.argv[1:]])),
             progress=progress,
         )
-    print_report(report)
+    # First the files: a terminal that has gone away must not cost an hour's measurements.
     if json_file is not None:
         write_aside(json_file, json.dumps(report.to_json(), allow_nan=False) + "\n")
     if html is not None:
         write_aside(html, render_page(report))
     if trace is not None:
         write_aside(trace, json.dumps(trace_document(report.passes), allow_nan=False) + "\n")
+    print_report(report)
     written = [str(path) for path in (json_file, html, trace) if path is not None]
     if written:
         print(f"written: {', '.join(written)}")
@@ -140,10 +144,11 @@ def _feed(models: list[Path], options: ModelOptions, video: Path | None) -> Fram
 
 def _labels(models: list[Path]) -> list[str]:
     """Short names, made different by a number where they are equal."""
-    names = [path.resolve().name for path in models]
-    seen: Counter[str] = Counter()
-    labels = []
+    names = [printable(path.resolve().name) for path in models]
+    labels: list[str] = []
     for name in names:
-        seen[name] += 1
-        labels.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
+        label, number = name, 1
+        while label in labels or (label == name and names.count(name) > 1):
+            label, number = f"{name} ({number})", number + 1
+        labels.append(label)
     return labels

@@ -44,7 +44,7 @@ def run(
     annotate: Annotated[bool, typer.Option(help="Also write annotated.mp4.")] = False,
     start: Annotated[int, typer.Option(min=0, help="First frame.")] = 0,
     stop: Annotated[int | None, typer.Option(min=1, help="Frame to end before.")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Every how manieth frame.")] = 1,
+    stride: Annotated[int, typer.Option(min=1, help="Take every Nth frame.")] = 1,
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     rule: RuleOption = None,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vpp_deploy.errors import printable
 from vpp_deploy.video.source import Frame, open_source
 from vpp_deploy.video.synthetic import moving_scene
 
@@ -67,7 +68,7 @@ class VideoFeed:
         self._path = path
         with open_source(path) as source:
             self.frame_size = source.frame_size
-        self.description = f"{path.name}, {self.frame_size[1]}x{self.frame_size[0]}"
+        self.description = f"{printable(path.name)}, {self.frame_size[1]}x{self.frame_size[0]}"
 
     def frames(self) -> Generator[FedFrame]:
         """Decodes one frame after the other; the next start follows the last frame.

@@ -227,9 +227,9 @@ def _environment(report: ProfileReport) -> str:
         "load average at the start": load(report.load_before),
         "load average at the end": load(report.load_after),
     }
-    for model in report.timing.models:
-        facts[model.label] = f"{model.path}, SHA-256 {model.sha256}"
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    models = [(m.label, f"{m.path}, SHA-256 {m.sha256}") for m in report.timing.models]
+    pairs = [*facts.items(), *models]
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs)
     return f"<h2>Environment</h2><dl>{rows}</dl>"
 
 

@@ -52,7 +52,7 @@ class ProfileReport:
         notes = list(timing.notes)
         if timing.loops:
             notes.append(
-                f"the video ended {timing.loops} times and was started again, the temporal state "
+                f"the video was started again {timing.loops} times as it ended, the temporal state "
                 f"reset; those {self.first_frames} first frames are apart from the others"
             )
         if len(timing.models[0].samples) == self.first_frames:

@@ -12,10 +12,12 @@ def check_writable(path: Path) -> None:
     Raises:
         ProfileError: it cannot.
     """
-    if path.is_dir():
-        raise ProfileError(f"{path} is a folder; name a file")
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "no regular file"
+        raise ProfileError(f"{path} is {kind}; name a file")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):
             pass
     except OSError as error:
         raise ProfileError(
@@ -30,10 +32,11 @@ def write_aside(path: Path, text: str) -> None:
     Raises:
         ProfileError: the file cannot be written; what was there before is there still.
     """
+    target = path.resolve()  # a link stays, what it leads to is replaced
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            aside = Path(folder) / path.name
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            aside = Path(folder) / target.name
             aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
+            aside.replace(target)
     except OSError as error:
         raise ProfileError(f"cannot write {path}: {error.strerror}; name another file") from error

@@ -9,6 +9,7 @@ Exact, but cheap:
 - what stays of it is the sum for the score, and one bit a pixel.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -192,6 +193,10 @@ def score_pairs(
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Shared by all sessions of the process; OpenCV and NumPy release Python's lock."""
     return ThreadPoolExecutor(threads, "vpp-masks")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
 def _make_mask(logits: NDArray[np.float32], rows: Axis, cols: Axis) -> tuple[PackedMask, float]:
