@@ -267,6 +267,8 @@ class TestInterrupted:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # What runs the tests in the background may have told them to ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             lines = tmp_path / "out" / "frames.jsonl"
             assert _wait_for(lambda: lines.exists() and lines.read_text().count("\n") >= 5)
