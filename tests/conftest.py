@@ -60,7 +60,7 @@ def mini_bundle_of_3(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
 def mini_dense_bundle(mini_folder: Path) -> ExportedMini:
     """A dense model that samples by gathered rows (20 s)."""
     checkpoint = write_mini_checkpoint(mini_folder / "dense.safetensors", mini_config(pruned=False))
-    gather = '[export]\nsampling = "gather"\n'
+    gather = '[export]\ntarget = "gpu"\n'
     recipe = write_mini_recipe(mini_folder / "dense.toml", pruned=False, extra=gather)
     return export_mini(checkpoint, recipe, mini_folder / "dense")
 

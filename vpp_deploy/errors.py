@@ -5,6 +5,7 @@
     ├── CheckpointError    a checkpoint that cannot be read or does not fit
     ├── ExportError        a graph that cannot be exported, linted or verified
     ├── BundleError        a bundle that is damaged, foreign or of another version
+    ├── EngineError        an engine that cannot be built, or not be loaded on this machine
     ├── BackendError       a runtime library or device that is not there
     ├── VideoError         a video that cannot be opened, read or written
     └── ProfileError       a profile that cannot be taken or written
@@ -32,6 +33,10 @@ class ExportError(VppDeployError):
 
 class BundleError(VppDeployError):
     """A bundle's manifest, hash, schema or graph is not what it must be."""
+
+
+class EngineError(VppDeployError):
+    """An engine cannot be built, or is another GPU's, another version's or somebody else's."""
 
 
 class BackendError(VppDeployError):

@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from vpp_deploy.errors import BundleError
-from vpp_deploy.specs import PRECISIONS, SAMPLINGS, PipelineSpec, TensorSpec
+from vpp_deploy.specs import PRECISIONS, TARGETS, PipelineSpec, TensorSpec
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST_NAME = "manifest.json"
 PATCH_SIZE = 16
 _MAX_NAME = 255
@@ -51,6 +51,33 @@ class StageOperations:
 
 
 @dataclass(frozen=True)
+class EngineBuild:
+    """How a bundle's graphs became engines, and where those run.
+
+    Attributes:
+        backend: "tensorrt" or "tensorrt-rtx".
+        version: of that library, which alone can load them.
+        architectures: compute capabilities that they run on, as "8.6".
+        gpu: that built them; None: built ahead of time, on a machine without one.
+        driver: of that GPU, where known.
+        build_s: stage to seconds.
+        layers: stage to number of layers, by the numeric type that they give.
+        graphs_sha256: stage to the hash of the graph that its engine was built from.
+        max_frame_size: (H, W) of the largest frames whose masks are made on the device.
+    """
+
+    backend: str
+    version: str
+    architectures: tuple[str, ...]
+    gpu: str | None
+    driver: str | None
+    build_s: dict[str, float]
+    layers: dict[str, dict[str, int]]
+    graphs_sha256: dict[str, str]
+    max_frame_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a runtime needs to know of a bundle.
 
@@ -63,8 +90,7 @@ class Manifest:
         classes: names, without background.
         budgets: tokens that run in blocks 1-2, 3-5, 6-8, 9-11; empty for a dense model.
         precision: of the graphs.
-        sampling: how the graphs sample in deformable attention: by deformable convolutions, or by
-            gathered rows, which TensorRT wants.
+        target: what the graphs are written for, see `TARGETS`.
         preprocessing: of a frame.
         model: sizes of the model, as `ModelConfig` names them.
         operations: stage to what its graph computes, as exported.
@@ -74,6 +100,7 @@ class Manifest:
         checkpoint_sha256: its hash.
         versions: of the libraries that made the graphs.
         verification: what `--verify` saw, or None if it did not run.
+        engine: how the graphs became engines, which `files` names; None where it names graphs.
     """
 
     name: str
@@ -84,7 +111,7 @@ class Manifest:
     classes: tuple[str, ...]
     budgets: tuple[int, ...]
     precision: str
-    sampling: str
+    target: str
     preprocessing: Preprocessing
     model: dict[str, Any]
     operations: dict[str, StageOperations]
@@ -94,6 +121,7 @@ class Manifest:
     checkpoint_sha256: str
     versions: dict[str, str]
     verification: dict[str, Any] | None
+    engine: EngineBuild | None = None
 
 
 def hash_file(path: Path) -> str:
@@ -151,7 +179,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     spec = manifest.pipeline
     for what, value, choices in (
         ("precision", manifest.precision, PRECISIONS),
-        ("sampling", manifest.sampling, SAMPLINGS),
+        ("target", manifest.target, TARGETS),
     ):
         if value not in choices:
             yield f"{what} is {value!r}, this version knows {', '.join(choices)}"

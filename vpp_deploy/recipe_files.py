@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpp_deploy.errors import RecipeError
-from vpp_deploy.recipes import BudgetShares, ExportRecipe, ModelSettings, refuse
+from vpp_deploy.recipes import BudgetShares, ExportRecipe, ModelSettings, refuse, target_of
 
 _HEAD_WIDTH = 64
 """Channels per attention head of the ViT, in both published sizes (MODEL.md, first table)."""
@@ -49,7 +49,7 @@ _KEYS: dict[str, dict[str, str]] = {
         "blocks_9_11": "a number",
     },
     "tracks": {"slots": "a whole number"},
-    "export": {"precision": "a string", "sampling": "a string"},
+    "export": {"precision": "a string", "target": "a string"},
 }
 _REQUIRED = ("input.size", "budgets.blocks_3_5", "budgets.blocks_6_8", "budgets.blocks_9_11")
 
@@ -129,7 +129,9 @@ def _build(document: Mapping[str, object]) -> ExportRecipe:
             raise RecipeError(f"{dotted} is missing; expected {_KEYS[table][key]}")
     size = values["input"].pop("size")
     assert isinstance(size, tuple)
-    fields = values["input"] | values.get("tracks", {}) | values.get("export", {})
+    export = values.get("export", {})
+    export.setdefault("target", target_of(str(export.get("precision", "fp32"))))
+    fields = values["input"] | values.get("tracks", {}) | export
     # The table of keys above has checked names and types, which mypy cannot see through **.
     model = ModelSettings(**values.get("model", {}))  # type: ignore[arg-type]
     budgets = BudgetShares(**values["budgets"]) if "budgets" in values else None  # type: ignore[arg-type]

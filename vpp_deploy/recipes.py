@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from vpp_deploy.errors import RecipeError
-from vpp_deploy.specs import PRECISIONS, SAMPLINGS
+from vpp_deploy.specs import PRECISIONS, TARGETS
 
 MAX_BUDGET = 3840
 """TensorRT's TopK takes no larger K (NVIDIA/TensorRT#4390)."""
@@ -139,10 +139,11 @@ class ExportRecipe:
         batch: videos per call.
         budgets: fixed keep budgets; None for a dense model.
         slots: T, track queries that one call can carry.
-        precision: numeric type of weights and activations: "fp32", or "int8" for the linear layers'
-            weights and, measured anew in every frame, their inputs (ONNX Runtime on the CPU).
-        sampling: how the graphs sample in deformable attention: "deform_conv", the fastest in ONNX
-            Runtime on the CPU, or "gather", which TensorRT compiles.
+        precision: numeric type of weights and activations: "fp32"; "int8" for the linear layers'
+            weights and, measured anew in every frame, their inputs (for the CPU); "fp16" or "bf16"
+            but for the islands of `models/precision.py` (for GPUs).
+        target: "cpu" writes what ONNX Runtime runs fastest there, "gpu" what TensorRT compiles,
+            with masks made on the device.
 
     Raises:
         RecipeError: a value is out of range.
@@ -155,7 +156,7 @@ class ExportRecipe:
     budgets: BudgetShares | None = None
     slots: int = 32
     precision: str = "fp32"
-    sampling: str = "deform_conv"
+    target: str = "cpu"
 
     def __post_init__(self) -> None:
         for side in (self.height, self.width):
@@ -171,8 +172,15 @@ class ExportRecipe:
         if self.precision == "int8" and self.batch > 1:
             # One range is measured over the whole input, so streams would change each other.
             refuse("export.precision", "int8", f'"fp32", as input.batch is {self.batch}')
-        if self.sampling not in SAMPLINGS:
-            refuse("export.sampling", self.sampling, " or ".join(f'"{s}"' for s in SAMPLINGS))
+        if self.target not in TARGETS:
+            refuse("export.target", self.target, " or ".join(f'"{t}"' for t in TARGETS))
+        fitting = self.target if self.precision == "fp32" else target_of(self.precision)
+        if self.target != fitting:
+            refuse(
+                "export.target",
+                self.target,
+                f'"{fitting}", as export.precision is "{self.precision}"',
+            )
         if self.budgets is not None and self.model.keep_ratio is not None:
             self.budgets.tokens(self.num_tokens, self.model.keep_ratio)
 
@@ -180,6 +188,11 @@ class ExportRecipe:
     def num_tokens(self) -> int:
         """N = H/16 * W/16 patch tokens."""
         return (self.height // 16) * (self.width // 16)
+
+
+def target_of(precision: str) -> str:
+    """What graphs of this precision are written for where nothing else is said."""
+    return "gpu" if precision in ("fp16", "bf16") else "cpu"
 
 
 def _check_share(key: str, share: float) -> None:

@@ -6,11 +6,14 @@ buffers and the checks at run time. No torch, no ONNX: a deployment machine read
 
 from dataclasses import dataclass
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "int8", "fp16", "bf16")
 """Numeric types that graphs are made in."""
 
-SAMPLINGS = ("deform_conv", "gather")
-"""How graphs sample in deformable attention."""
+TARGETS = ("cpu", "gpu")
+"""What graphs are written for: ONNX Runtime on the CPU, or TensorRT and ONNX Runtime on CUDA."""
+
+BACKENDS = ("onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
+"""Who computes the stages: the first two take bundles, the others engines."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_all_but_the_size_may_be_left_out(tmp_path: Path) -> None:
     assert recipe.model == ModelSettings()
     assert recipe.budgets is None
     assert (recipe.batch, recipe.slots) == (1, 32)
-    assert (recipe.precision, recipe.sampling) == ("fp32", "deform_conv")
+    assert (recipe.precision, recipe.target) == ("fp32", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,20 @@ def test_all_but_the_size_may_be_left_out(tmp_path: Path) -> None:
         ("input = 3\n", ["input = 3", "table"]),
         (SIZE + "[tracks]\nslot = 1", ["tracks.slot ", "tracks.slots"]),
         (SIZE + "[tracks]\nslots = 0", ["tracks.slots"]),
-        (SIZE + '[export]\nprecision = "fp16"', ["export.precision", "fp16", "fp32"]),
+        (
+            SIZE + '[export]\nprecision = "fp16"\ntarget = "cpu"',
+            ["export.target", "gpu", "export.precision", "fp16"],
+        ),
+        (
+            SIZE + '[export]\nprecision = "int8"\ntarget = "gpu"',
+            ["export.target", "cpu", "export.precision", "int8"],
+        ),
         (SIZE + '[export]\nprecision = "int4"', ["export.precision", "int4", "int8"]),
         (
             '[input]\nsize = [544, 960]\nbatch = 2\n[export]\nprecision = "int8"',
             ["export.precision", "input.batch is 2"],
         ),
-        (SIZE + '[export]\nsampling = "grid"', ["export.sampling", "deform_conv", "gather"]),
+        (SIZE + '[export]\ntarget = "tpu"', ["export.target", "cpu", "gpu"]),
         (SIZE + "[model]\nkeep_ratoi = 0.7", ["model.keep_ratoi", "model.keep_ratio"]),
         (SIZE + "[model]\nkeep_ratio = 0", ["model.keep_ratio", "above 0"]),
         (SIZE + "[model]\nkeep_ratio = nan", ["model.keep_ratio"]),

@@ -143,7 +143,7 @@ def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]
         classes=model.config.classes,
         budgets=() if budgets is None else dataclasses.astuple(budgets),
         precision=prepared.recipe.precision,
-        sampling=prepared.recipe.sampling,
+        target=prepared.recipe.target,
         preprocessing=Preprocessing((frames[1], frames[2]), MEAN_RGB, STD_RGB),
         model=dataclasses.asdict(model.config),
         operations=count_pipeline(plan.spec, folder, files),

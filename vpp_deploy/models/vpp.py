@@ -58,7 +58,8 @@ def normalise(frames_BHW3: Tensor, sizes_B2: Tensor) -> Tensor:
     mean_311 = torch.tensor(MEAN_RGB, device=device).reshape(3, 1, 1)
     std_311 = torch.tensor(STD_RGB, device=device).reshape(3, 1, 1)
     # Planes first: arithmetic over three interleaved channels is slow wherever it is vectorised.
-    image_B3HW = (frames_BHW3.permute(0, 3, 1, 2).to(torch.float32) - mean_311) / std_311
+    # Before that float32: TensorRT moves no uint8.
+    image_B3HW = (frames_BHW3.to(torch.float32).permute(0, 3, 1, 2) - mean_311) / std_311
     rows_H1 = torch.arange(frames_BHW3.shape[1], device=device)[:, None]
     columns_1W = torch.arange(frames_BHW3.shape[2], device=device)[None]
     heights, widths = sizes_B2[:, 0, None, None], sizes_B2[:, 1, None, None]

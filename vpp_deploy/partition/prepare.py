@@ -22,8 +22,8 @@ from vpp_deploy.recipes import Budgets, ExportRecipe, ModelSettings
 RECIPES = Path("export")
 """Where recipes are looked for when none is named."""
 
-SAMPLERS: dict[str, Sampler] = {"deform_conv": sample_deform_conv, "gather": sample_gather}
-"""What `export.sampling` in a recipe means."""
+SAMPLERS: dict[str, Sampler] = {"cpu": sample_deform_conv, "gpu": sample_gather}
+"""What `export.target` in a recipe means for deformable attention."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def prepare_budgets(
         recipe = dataclasses.replace(recipe, height=input_size[0], width=input_size[1])
     if precision is not None:
         recipe = dataclasses.replace(recipe, precision=precision)
-    model = build_model(checkpoint, recipe.model, SAMPLERS[recipe.sampling])
+    model = build_model(checkpoint, recipe.model, SAMPLERS[recipe.target])
     budgets = _budgets(model, recipe, recipe_path)
     size = (recipe.height, recipe.width)
     plan = plan_pipeline(model, size, budgets, recipe.slots, recipe.batch)
