@@ -78,8 +78,8 @@ def main(
         graphs = {name: Path(folder) / f"{name}.onnx" for name in SAMPLERS}
         for name, sampler in SAMPLERS.items():
             layer = _Layer(sizes, sampler).eval().requires_grad_(False)
-            onnx.save(export_graph(layer, stage, (1, 2)), graphs[name])
-        sessions = open_sessions(graphs, "cpu", threads)
+            onnx.save(export_graph(layer, stage), graphs[name])
+        sessions = open_sessions(graphs, threads)
         for turn in range(repeat + 1):
             for name, session in sessions.items():
                 start = time.perf_counter()

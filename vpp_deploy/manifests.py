@@ -96,7 +96,7 @@ class Manifest:
         operations: stage to what its graph computes, as exported.
         files: stage to file name, relative to the manifest.
         sha256: file name to hash.
-        checkpoint: name of the checkpoint's file.
+        checkpoint: the checkpoint's path, as it was given.
         checkpoint_sha256: its hash.
         versions: of the libraries that made the graphs.
         verification: what `--verify` saw, or None if it did not run.
@@ -170,6 +170,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+_MASK_INPUTS = {"row_weights", "column_weights", "mask_offset"}
 _SESSION_INPUTS = {"frames", "frame_sizes", "track_queries", "track_valid", "rank_noise"}
 _SESSION_OUTPUTS = {"class_logits", "mask_logits", "queries"}
 
@@ -188,7 +189,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f"a stage appears twice in {names}"
     produced: dict[str, TensorSpec] = {}
     consumed: dict[str, TensorSpec] = {}
-    known = _SESSION_INPUTS | {edge.input for edge in spec.state}
+    known = _SESSION_INPUTS | _MASK_INPUTS | {edge.input for edge in spec.state}
     for stage in spec.stages:
         for tensor in stage.inputs:
             consumed[tensor.name] = tensor

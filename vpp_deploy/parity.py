@@ -22,10 +22,12 @@ from vpp_deploy.models.selectors import TokenMemory
 from vpp_deploy.models.tokens import all_positions
 from vpp_deploy.models.vpp import VppModel, normalise
 from vpp_deploy.parity_report import OutputDifference, ParityReport
+from vpp_deploy.partition.plan import inspected_plan
 from vpp_deploy.partition.prepare import Prepared
 from vpp_deploy.runtime.onnx_runner import OnnxRunner, import_onnxruntime
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.runtime.torch_runner import TorchRunner
 from vpp_deploy.video.source import Frame, open_source
 from vpp_deploy.video.synthetic import moving_scene
 
@@ -110,16 +112,25 @@ class BundleVerifier:
     ) -> dict[str, object] | None:
         """Loads the bundle in `folder` as a runtime would, and compares its graphs with the model.
 
+        Of a bundle in bf16, which ONNX Runtime cannot run on the CPU, the modules that its graphs
+        were exported from are compared instead.
+
         Raises:
             BundleError: ONNX Runtime cannot load a graph, or its tensors are not the manifest's.
             ExportError: something is outside the tolerance.
         """
-        shipped = OnnxRunner(folder, manifest)
+        graphs = manifest.precision != "bf16"
+        shipped = OnnxRunner(folder, manifest) if graphs else None
         if self._num_frames is None:
             return None
         budgets = self._prepared.budgets
         counts = None if budgets is None else dataclasses.astuple(budgets)[1:]
-        runner = OnnxRunner(folder, inspected)
+        # ONNX Runtime has no bfloat16 on the CPU: what can be compared is the graphs' source.
+        runner: PipelineRunner = (
+            OnnxRunner(folder, inspected)
+            if graphs
+            else TorchRunner(inspected_plan(self._prepared.plan))
+        )
         frames = self._frames(manifest, self._num_frames)
         reset_at = self._num_frames - 2
         report = compare(self._model, counts, runner, frames, reset_at, manifest.precision)
@@ -128,7 +139,9 @@ class BundleVerifier:
                 f"{self._like} has frames for {report.frames} steps, {self._num_frames} were to be "
                 "compared"
             )
-        _compare_heads(report, shipped, runner)
+        report.runner = "ONNX Runtime" if graphs else f"PyTorch in {manifest.precision}"
+        if shipped is not None:
+            _compare_heads(report, shipped, runner)
         self.report = report
         report.check()
         return report.summary()
@@ -149,7 +162,9 @@ class BundleVerifier:
                     yield list(window)
 
 
-def _compare_heads(report: ParityReport, shipped: OnnxRunner, inspected: OnnxRunner) -> None:
+def _compare_heads(
+    report: ParityReport, shipped: PipelineRunner, inspected: PipelineRunner
+) -> None:
     """The head that ships lists no masks as outputs; it must give what the compared one gives."""
     difference = report.outputs.setdefault(SHIPPED_HEAD, OutputDifference())
     stage = next(stage for stage in shipped.spec.stages if stage.name == "head")
@@ -241,7 +256,8 @@ class _Shadow:
 
     def _get(self, name: str) -> Tensor:
         # A copy: inference tensors must not share memory with buffers that a runner rewrites.
-        return torch.from_numpy(self._runner.download(name).copy())
+        value = torch.from_numpy(self._runner.download(name).copy())
+        return value.float() if value.is_floating_point() else value
 
     def _value(
         self, report: ParityReport, name: str, expected: Tensor, rows: Tensor | None = None

@@ -377,7 +377,7 @@ class TestManifest:
         assert manifest.track_slots == SLOTS
         assert manifest.classes == mini_config().classes
         assert manifest.preprocessing.input_size == INPUT_SIZE
-        assert manifest.checkpoint == "mini.safetensors"
+        assert manifest.checkpoint.endswith("mini.safetensors")
         assert set(manifest.versions) >= {"torch", "onnx", "vpp-deploy"}
         counted = manifest.operations
         assert counted["trunk"].macs_first_frame > counted["trunk"].macs > 0
@@ -746,7 +746,7 @@ class TestExport:
         spec = TensorSpec("x", "float32", (1, 4))
         stage = StageSpec("odd", (spec,), (dataclasses.replace(spec, name="y"),))
         with pytest.raises(ExportError, match="the stage odd cannot be exported"):
-            export_graph(Unexportable(), stage, (1, 4))
+            export_graph(Unexportable(), stage)
 
     def test_ties_of_an_exported_ranking_go_to_the_lowest_position(self, tmp_path: Path) -> None:
         class Best(torch.nn.Module):
@@ -758,7 +758,7 @@ class TestExport:
             (TensorSpec("scores", "float32", (2, 64)),),
             (TensorSpec("kept", "int64", (2, 5)),),
         )
-        onnx.save(export_graph(Best(), stage, (1, 64)), tmp_path / "best.onnx")
+        onnx.save(export_graph(Best(), stage), tmp_path / "best.onnx")
         import onnxruntime
 
         session = onnxruntime.InferenceSession(

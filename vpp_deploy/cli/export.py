@@ -12,6 +12,7 @@ from rich.table import Table
 from vpp_deploy.cli.arguments import parse_size
 from vpp_deploy.cli.signals import check_sigterm
 from vpp_deploy.errors import BackendError
+from vpp_deploy.specs import TARGETS
 from vpp_deploy.video.resize import plan_published
 from vpp_deploy.video.source import open_source
 
@@ -37,17 +38,30 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise the linear layers: faster on a CPU, not exact.")
     ] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Half precision, for GPUs; `build-engine` takes it.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Likewise, in bfloat16.")] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(help="cpu or gpu, what the graphs are written for; default: by precision."),
+    ] = None,
     verify: Annotated[
         bool, typer.Option(help="Compare the graphs with PyTorch over a sequence of frames.")
     ] = True,
     verify_frames: Annotated[int, typer.Option(min=5, max=10_000, help="Frames to compare.")] = 8,
 ) -> None:
-    """Export CHECKPOINT to ONNX: four graphs and a manifest in one folder.
+    """Export CHECKPOINT to ONNX: its graphs and a manifest in one folder.
 
     Example: vpp-deploy export vpp_tiny.pth --recipe export/tiny-40.toml --like street.mp4
     """
     if size is not None and like is not None:
         raise typer.BadParameter("--size and --like both set the input size; give one")
+    precisions = [n for n, on in (("int8", int8), ("fp16", fp16), ("bf16", bf16)) if on]
+    if len(precisions) > 1:
+        raise typer.BadParameter("--int8, --fp16 and --bf16 set the precision; give one")
+    if target not in (None, *TARGETS):
+        raise typer.BadParameter(f"--target {target!r} is none of {', '.join(TARGETS)}")
     try:
         from vpp_deploy.export.bundle import export_bundle
         from vpp_deploy.parity import BundleVerifier
@@ -63,10 +77,11 @@ def export(
         with open_source(like) as source:
             input_size = plan_published(*source.frame_size).padded
     with Console(stderr=True).status("reading the checkpoint") as status:
-        prepared = prepare_budgets(checkpoint, recipe, input_size, "int8" if int8 else None)
+        precision = precisions[0] if precisions else None
+        prepared = prepare_budgets(checkpoint, recipe, input_size, precision, target)
         assert prepared.recipe_path is not None
-        suffix = "-int8" if int8 else ""
-        folder = out or Path("export") / f"{prepared.recipe_path.stem}{suffix}"
+        suffixes = [*precisions] or (["fp32"] if target == "gpu" else [])
+        folder = out or Path("export") / "-".join((prepared.recipe_path.stem, *suffixes))
         replaced = ", replacing the bundle there" if folder.exists() else ""
         print(f"{checkpoint} by {prepared.recipe_path} to {folder}{replaced}")
         verifier = BundleVerifier(prepared, verify_frames if verify else None, like)
@@ -83,7 +98,8 @@ def export(
     megabytes = sum((bundle.folder / f).stat().st_size for f in manifest.sha256) / 1e6
     budgets = "/".join(map(str, manifest.budgets)) or "all"
     print(
-        f"{bundle.folder}: {len(manifest.files)} graphs, {megabytes:.0f} MB, {manifest.precision}, "
+        f"{bundle.folder}: {len(manifest.files)} graphs for the {manifest.target.upper()}, "
+        f"{megabytes:.0f} MB, {manifest.precision}, "
         f"input {height}x{width}, batch {manifest.batch}, tokens {budgets} of "
         f"{(height // 16) * (width // 16)}, {manifest.track_slots} track slots; "
         f"{time.perf_counter() - start:.0f} s"
@@ -92,7 +108,7 @@ def export(
 
 def print_report(report: "ParityReport") -> None:
     """A table of what a comparison saw."""
-    table = Table(title=f"ONNX Runtime against PyTorch, {report.frames} frames")
+    table = Table(title=f"{report.runner} against PyTorch in fp32, {report.frames} frames")
     table.add_column("output")
     table.add_column("largest difference", justify="right")
     table.add_column("of its spread", justify="right")

@@ -22,12 +22,13 @@ from vpp_deploy.manifests import (
     write_manifest,
 )
 from vpp_deploy.models.vpp import MEAN_RGB, STD_RGB
-from vpp_deploy.partition.head import Head
+from vpp_deploy.partition.plan import inspected_plan
 from vpp_deploy.partition.prepare import Prepared
-from vpp_deploy.specs import StageSpec, TensorSpec
+from vpp_deploy.specs import StageSpec
 
 _LIBRARIES = ("torch", "onnx", "onnxscript", "vpp-deploy")
 INSPECTED_HEAD = "head.inspected.onnx"
+_MAX_FRAME_SIDE = 16384
 
 Progress = Callable[[str], None]
 Verify = Callable[[Path, Manifest, Manifest], dict[str, Any] | None]
@@ -79,13 +80,18 @@ def export_bundle(
 
 
 def _write_graphs(prepared: Prepared, folder: Path, progress: Progress) -> dict[str, str]:
-    model, plan = prepared.model, prepared.plan
+    plan, shown = prepared.plan, inspected_plan(prepared.plan)
     num_tokens = plan.spec.tensor("tokens").shape[1]
-    kept = (1 if prepared.budgets is None else prepared.budgets.blocks_3_5, num_tokens)
-    int8 = prepared.recipe is not None and prepared.recipe.precision == "int8"
+    bounds = {
+        "kept_1_2": (1 if prepared.budgets is None else prepared.budgets.blocks_3_5, num_tokens),
+        "row_weights": (1, _MAX_FRAME_SIDE),
+        "column_weights": (1, _MAX_FRAME_SIDE // 8),
+    }
+    assert prepared.recipe is not None, "a model for PyTorch alone"
+    int8, target = prepared.recipe.precision == "int8", prepared.recipe.target
 
     def export(module: nn.Module, stage: StageSpec) -> onnx.ModelProto:
-        graph = export_graph(module, stage, kept)
+        graph = export_graph(module, stage, bounds)
         return quantize_linear_layers(graph) if int8 else graph
 
     files = {}
@@ -93,39 +99,22 @@ def _write_graphs(prepared: Prepared, folder: Path, progress: Progress) -> dict[
         progress(f"exporting {stage.name}")
         name = f"{stage.name}.onnx"
         if stage.name == "head":
-            spec = _inspected_head(stage, model.config.decoder_layers)
-            inspected = export(Head(model, show_masks=True), spec)
+            inspected = export(shown.stages["head"], shown.stage("head"))
             onnx.save(inspected, folder / INSPECTED_HEAD)
             graph = without_last_outputs(inspected, stage)
         else:
             graph = export(plan.stages[stage.name], stage)
-        lint_graph(stage.name, graph)
+        lint_graph(stage.name, graph, target)
         onnx.save(graph, folder / name)
         files[stage.name] = name
     return files
 
 
-def _inspected_head(stage: StageSpec, layers: int) -> StageSpec:
-    """The head's specification with the mask that each decoder layer receives."""
-    sizes = {t.name: t.shape for t in stage.inputs}
-    batch, queries = stage.outputs[0].shape[:2]
-    cells = [sizes[f"projected{s}"][2] * sizes[f"projected{s}"][3] for s in (32, 16, 8)]
-    masks = tuple(
-        TensorSpec(f"attention_mask{i}", "bool", (batch, queries, cells[i % 3]))
-        for i in range(layers)
-    )
-    return dataclasses.replace(stage, outputs=(*stage.outputs, *masks))
-
-
 def _inspected(prepared: Prepared, manifest: Manifest) -> Manifest:
     """The manifest of the staged bundle, with the head that shows its masks."""
-    layers = prepared.model.config.decoder_layers
-    stages = tuple(
-        _inspected_head(s, layers) if s.name == "head" else s for s in manifest.pipeline.stages
-    )
     return dataclasses.replace(
         manifest,
-        pipeline=dataclasses.replace(manifest.pipeline, stages=stages),
+        pipeline=inspected_plan(prepared.plan).spec,
         files={**manifest.files, "head": INSPECTED_HEAD},
     )
 
@@ -149,7 +138,7 @@ def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]
         operations=count_pipeline(plan.spec, folder, files),
         files=files,
         sha256={file: hash_file(folder / file) for file in files.values()},
-        checkpoint=prepared.checkpoint.path.name,
+        checkpoint=str(prepared.checkpoint.path),
         checkpoint_sha256=prepared.checkpoint.sha256,
         versions={library: metadata.version(library) for library in _LIBRARIES},
         verification=None,

@@ -4,7 +4,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -19,30 +20,35 @@ from vpp_deploy.specs import StageSpec, TensorSpec
 OPSET = 20
 """The first with Gelu, the last before Attention, which TensorRT-RTX refuses in fp32."""
 
+OPSET_BF16 = 22
+"""The first whose convolutions take bfloat16; nothing else of it is needed."""
+
 _FOLD_LIMIT_BYTES = 1 << 28
+_FIXED: Mapping[str, tuple[int, int]] = {}
 
 
-def export_graph(module: nn.Module, stage: StageSpec, kept: tuple[int, int]) -> onnx.ModelProto:
+def export_graph(
+    module: nn.Module, stage: StageSpec, bounds: Mapping[str, tuple[int, int]] = _FIXED
+) -> onnx.ModelProto:
     """Exports `module` with the names and sizes of `stage`.
 
     Args:
         module: its forward takes and returns tensors in the order of `stage`.
         stage: a size of -1 becomes a symbolic axis.
-        kept: bounds of that axis, the number of tokens that run: the next selection's, and N.
+        bounds: the smallest and the largest size of that axis, by the input's name.
 
     Raises:
         ExportError: the exporter or the ONNX checker refuses.
     """
-    axis = torch.export.Dim("num_kept", min=kept[0], max=max(kept[1], kept[0] + 1))
-    example = tuple(_example(spec, kept[1] - 1) for spec in stage.inputs)
-    dynamic = tuple({1: axis} if -1 in spec.shape else None for spec in stage.inputs)
+    example = tuple(_example(spec, bounds.get(spec.name, (0, 0))[1] - 1) for spec in stage.inputs)
+    dynamic = tuple(_varying(spec, bounds) for spec in stage.inputs)
     with quiet():
         try:
             program = torch.onnx.export(
                 module,
                 example,
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=OPSET_BF16 if _has_bf16(stage) else OPSET,
                 input_names=[t.name for t in stage.inputs],
                 output_names=[t.name for t in stage.outputs],
                 dynamic_shapes=dynamic if any(dynamic) else None,
@@ -65,8 +71,22 @@ def without_last_outputs(model: onnx.ModelProto, stage: StageSpec) -> onnx.Model
     return _annotated(ir.to_proto(copy), stage)
 
 
-def _example(spec: TensorSpec, num_kept: int) -> torch.Tensor:
-    shape = tuple(num_kept if size == -1 else size for size in spec.shape)
+def _has_bf16(stage: StageSpec) -> bool:
+    return any(spec.dtype == "bfloat16" for spec in (*stage.inputs, *stage.outputs))
+
+
+def _varying(spec: TensorSpec, bounds: Mapping[str, tuple[int, int]]) -> dict[int, Any] | None:
+    """The axis whose size varies, as the exporter takes it."""
+    if -1 not in spec.shape:
+        return None
+    low, high = bounds[spec.name]
+    return {
+        spec.shape.index(-1): torch.export.Dim(f"num_{spec.name}", min=low, max=max(high, low + 1))
+    }
+
+
+def _example(spec: TensorSpec, varying: int) -> torch.Tensor:
+    shape = tuple(varying if size == -1 else size for size in spec.shape)
     return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
 
 

@@ -15,16 +15,17 @@ _FORBIDDEN = {
     "Unique": "its output's size depends on the data",
     "NonMaxSuppression": "its output's size depends on the data",
 }
+_FORBIDDEN_ON_GPUS = {"DeformConv": "TensorRT has no such operator"}
 _SCATTERS = ("ScatterElements", "ScatterND")
 
 
-def lint_graph(stage: str, model: onnx.ModelProto) -> None:
-    """Checks one graph, nested ones included.
+def lint_graph(stage: str, model: onnx.ModelProto, target: str = "cpu") -> None:
+    """Checks one graph, nested ones included, for what its target (`TARGETS`) must not meet.
 
     Raises:
         ExportError: naming every finding.
     """
-    found = sorted(set(_findings(model)))
+    found = sorted({*_findings(model), *(_gpu_findings(model) if target == "gpu" else ())})
     if found:
         raise ExportError(f"the graph of {stage} fails the lint: " + "; ".join(found))
 
@@ -40,6 +41,20 @@ def _findings(model: onnx.ModelProto) -> Iterator[str]:
         producers = {name: node for node in graph.node for name in node.output}
         for node in graph.node:
             yield from _node_findings(node, producers, constants)
+
+
+def _gpu_findings(model: onnx.ModelProto) -> Iterator[str]:
+    for graph in _graphs(model.graph):
+        bytes_in = {
+            value.name
+            for value in graph.input
+            if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        }
+        for node in graph.node:
+            if node.op_type in _FORBIDDEN_ON_GPUS:
+                yield f"{node.op_type}: {_FORBIDDEN_ON_GPUS[node.op_type]}"
+            if node.op_type != "Cast" and not bytes_in.isdisjoint(node.input):
+                yield f"{node.op_type} of uint8: TensorRT only casts it"
 
 
 def _node_findings(

@@ -33,7 +33,8 @@ def count_pipeline(
     """Counts every stage, once a video runs and at its first frame.
 
     Args:
-        spec: of the pipeline; an axis that varies is that of `spec.cold_start.keep`.
+        spec: of the pipeline; an axis that varies is that of `spec.cold_start.keep`, or follows the
+            frame.
         folder: of the graphs.
         files: stage to file name.
 
@@ -48,9 +49,9 @@ def count_pipeline(
 
 def _count_stage(spec: PipelineSpec, stage: StageSpec, graph: onnx.ModelProto) -> StageOperations:
     start = spec.cold_start
-    varies = any(-1 in tensor.shape for tensor in stage.inputs)
+    varies = start is not None and start.keep in [tensor.name for tensor in stage.inputs]
     if start is None or not varies:
-        warm = count_macs(stage.name, graph, {})
+        warm = count_macs(stage.name, graph, _frame_sizes(spec, stage))
         skipped = start is not None and stage.name in start.skip
         first = 0 if skipped else sum(warm.values())
         return StageOperations(sum(warm.values()), first, dict(warm))
@@ -58,6 +59,17 @@ def _count_stage(spec: PipelineSpec, stage: StageSpec, graph: onnx.ModelProto) -
     warm = count_macs(stage.name, graph, {start.keep: (batch, num_kept)})
     cold = count_macs(stage.name, graph, {start.keep: (batch, start.num_tokens)})
     return StageOperations(sum(warm.values()), sum(cold.values()), dict(warm))
+
+
+def _frame_sizes(spec: PipelineSpec, stage: StageSpec) -> dict[str, Shape]:
+    """Sizes of the inputs that follow the frame's: for a frame as large as the padded input."""
+    _, height, width, _ = spec.tensor("frames").shape
+    sizes = {"row_weights": height, "column_weights": width // 8}
+    return {
+        tensor.name: tuple(sizes[tensor.name] if size == -1 else size for size in tensor.shape)
+        for tensor in stage.inputs
+        if -1 in tensor.shape and tensor.name in sizes
+    }
 
 
 def count_macs(stage: str, graph: onnx.ModelProto, sizes: Mapping[str, Shape]) -> Counter[str]:

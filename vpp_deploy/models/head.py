@@ -128,6 +128,7 @@ class VppHead(nn.Module):
         batch = track_queries_BTD.shape[0]
         # Whatever an empty slot holds, NaN included, must not reach a product with zero.
         tracks_BTD = torch.where(track_valid_BT[:, :, None], track_queries_BTD, 0.0)
+        tracks_BTD = tracks_BTD.to(self.query_feat.weight.dtype)
         static_BQD = self.query_feat.weight[None].expand(batch, -1, -1)
         position_BQD = self.query_embed.weight[None].expand(batch, -1, -1)
         return (

@@ -58,8 +58,12 @@ class ConvNorm(nn.Module):
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         """(B, D, h, w); an activation is the caller's to add."""
-        y_BDhw: Tensor = self.gn(self.conv(x_BChw))
-        return y_BDhw
+        return self.norm(self.conv(x_BChw))
+
+    def norm(self, y_BDhw: Tensor) -> Tensor:
+        """What follows the convolution; in the type of the norm's weights, and back."""
+        normed_BDhw: Tensor = self.gn(y_BDhw.to(self.gn.weight.dtype)).to(y_BDhw.dtype)
+        return normed_BDhw
 
 
 class EncoderLayer(nn.Module):

@@ -47,7 +47,7 @@ class SelectiveModule(nn.Module):
 
     def forward(self, x_BKC: Tensor) -> Tensor:
         """First minus second logit, (B, K): a token is kept by the published rule from 0 up."""
-        return _margin(self.mlp(self.norm(x_BKC)))
+        return _margin(self.mlp(self.norm(x_BKC.to(self.norm.weight.dtype))))
 
 
 def _margin(logits_BK2: Tensor) -> Tensor:
@@ -73,13 +73,14 @@ class MapSelector(nn.Module):
 
     def token_scores(self, x_BKC: Tensor) -> Tensor:
         """(B, K) scores of tokens after block 5, to be looked up in the next frame."""
+        x_BKC = x_BKC.to(self.norm_selector.weight.dtype)
         return _margin(self.selector(self.norm_selector(x_BKC)))
 
     def map_scores(
         self, x_BNC: Tensor, memory: TokenMemory, prior_NN: Tensor, grid: tuple[int, int]
     ) -> Tensor:
         """Looked up and smoothed scores of this frame's tokens at the entry of block 1, (B, N)."""
-        phi_BNK = x_BNC @ memory.tokens_BKC.transpose(1, 2)
+        phi_BNK = x_BNC.to(prior_NN) @ memory.tokens_BKC.to(prior_NN).transpose(1, 2)
         # The prior is symmetric: rows are contiguous, columns are not.
         prior_BKN = prior_NN.index_select(0, memory.positions_BK.flatten())
         phi_BNK = phi_BNK + prior_BKN.reshape(*memory.positions_BK.shape, -1).transpose(1, 2)

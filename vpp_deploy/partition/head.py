@@ -4,6 +4,8 @@ Shapes: B streams, T track slots, Q = static queries + T, D head width, S cells 
 padded input.
 """
 
+import copy
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,12 +22,22 @@ class Head(nn.Module):
     1/4 and classes are predicted after the last layer only.
     """
 
-    def __init__(self, model: VppModel, show_masks: bool = False) -> None:
-        """`show_masks` adds the attention masks, for comparing values under equal masks."""
+    def __init__(self, model: VppModel) -> None:
         super().__init__()
         self.panoptic_head = model.panoptic_head
         self.mask_embedding = MaskEmbedding(model.panoptic_head)
-        self.show_masks = show_masks
+        self.show_masks = False
+
+    @property
+    def num_layers(self) -> int:
+        """Of the transformer decoder."""
+        return len(self.panoptic_head.transformer_decoder.layers)
+
+    def with_masks(self) -> "Head":
+        """This head with its attention masks as outputs, to compare values under equal masks."""
+        inspected = copy.copy(self)
+        inspected.show_masks = True
+        return inspected
 
     def forward(
         self,
@@ -42,7 +54,7 @@ class Head(nn.Module):
         """
         head = self.panoptic_head
         decoder = head.pixel_decoder
-        at_4, at_8, at_16, at_32 = (block.gn for block in decoder.projections)
+        at_4, at_8, at_16, at_32 = (block.norm for block in decoder.projections)
         memory = decoder.encode((at_32(projected32), at_16(projected16), at_8(projected8)))
         fine_BDHW = decoder.fuse(at_4(projected4), memory[2])
         at_level_BDS = [
@@ -56,15 +68,20 @@ class Head(nn.Module):
             return is_background(self._mask_logits(query_BQD, at_level_BDS[layer % len(memory)]))
 
         query_BQD, masks = head.decode(memory, track_queries_BTD, track_valid_BT, blocked)
-        class_logits = head.cls_embed(head.transformer_decoder.post_norm(query_BQD))
+        class_logits = head.cls_embed(self._normed(query_BQD))
         mask_logits_BQS = self._mask_logits(query_BQD, fine_BDHW.flatten(2))
         mask_logits = mask_logits_BQS.reshape(*mask_logits_BQS.shape[:2], *fine_BDHW.shape[2:])
-        predictions = (class_logits, mask_logits, query_BQD)
+        predictions = (class_logits.float(), mask_logits.float(), query_BQD.float())
         return (*predictions, *masks) if self.show_masks else predictions
 
     def _mask_logits(self, query_BQD: Tensor, fine_BDS: Tensor) -> Tensor:
         """(B, Q, S) at the cells given."""
-        normed_BQD = self.panoptic_head.transformer_decoder.post_norm(query_BQD)
-        embeds_BQD, bias_BQ1 = self.mask_embedding(normed_BQD)
-        logits_BQS: Tensor = embeds_BQD @ fine_BDS + bias_BQ1
+        embeds_BQD, bias_BQ1 = self.mask_embedding(self._normed(query_BQD))
+        logits_BQS: Tensor = embeds_BQD @ fine_BDS.to(embeds_BQD.dtype) + bias_BQ1
         return logits_BQS
+
+    def _normed(self, query_BQD: Tensor) -> Tensor:
+        """Queries as predictions read them."""
+        norm = self.panoptic_head.transformer_decoder.post_norm
+        normed_BQD: Tensor = norm(query_BQD.to(norm.weight.dtype))
+        return normed_BQD

@@ -7,7 +7,8 @@ from pathlib import Path
 from vpp_deploy.checkpoints.load import build_model
 from vpp_deploy.checkpoints.reader import Checkpoint, read_checkpoint
 from vpp_deploy.checkpoints.settings import identify
-from vpp_deploy.errors import RecipeError
+from vpp_deploy.errors import CheckpointError, RecipeError
+from vpp_deploy.manifests import Manifest
 from vpp_deploy.models.deformable import (
     Sampler,
     sample_deform_conv,
@@ -17,7 +18,7 @@ from vpp_deploy.models.deformable import (
 from vpp_deploy.models.vpp import VppModel
 from vpp_deploy.partition.plan import PipelinePlan, plan_pipeline
 from vpp_deploy.recipe_files import find_recipe, load_recipe
-from vpp_deploy.recipes import Budgets, ExportRecipe, ModelSettings
+from vpp_deploy.recipes import Budgets, ExportRecipe, ModelSettings, target_of
 
 RECIPES = Path("export")
 """Where recipes are looked for when none is named."""
@@ -31,7 +32,7 @@ class Prepared:
     """A model, cut and ready to run or to export.
 
     Attributes:
-        model: with its weights.
+        model: with its weights; cast by the plan where that is in half precision.
         checkpoint: where they came from.
         plan: the stages.
         budgets: of the plan; None for a dense model and under the published rule.
@@ -52,6 +53,7 @@ def prepare_budgets(
     recipe_path: Path | None,
     input_size: tuple[int, int] | None,
     precision: str | None = None,
+    target: str | None = None,
 ) -> Prepared:
     """The model with fixed budgets and track slots, as a recipe says.
 
@@ -59,7 +61,8 @@ def prepare_budgets(
         path: the checkpoint.
         recipe_path: None finds the recipe in `export/` that is made for such a checkpoint.
         input_size: (H, W) to use in place of the recipe's.
-        precision: of the graphs, in place of the recipe's.
+        precision: of the graphs, in place of the recipe's; it brings its usual target.
+        target: of the graphs, in place of the recipe's.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or does not fit.
@@ -72,12 +75,49 @@ def prepare_budgets(
     if input_size is not None:
         recipe = dataclasses.replace(recipe, height=input_size[0], width=input_size[1])
     if precision is not None:
-        recipe = dataclasses.replace(recipe, precision=precision)
+        recipe = dataclasses.replace(recipe, precision=precision, target=target_of(precision))
+    if target is not None:
+        recipe = dataclasses.replace(recipe, target=target)
     model = build_model(checkpoint, recipe.model, SAMPLERS[recipe.target])
     budgets = _budgets(model, recipe, recipe_path)
-    size = (recipe.height, recipe.width)
-    plan = plan_pipeline(model, size, budgets, recipe.slots, recipe.batch)
-    return Prepared(model, checkpoint, plan, budgets, recipe, recipe_path)
+    return Prepared(model, checkpoint, _plan(model, recipe, budgets), budgets, recipe, recipe_path)
+
+
+def prepare_again(path: Path, manifest: Manifest, precision: str, target: str) -> Prepared:
+    """The model of an exported bundle, for another precision or another target.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or is not the one that was exported.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.sha256 != manifest.checkpoint_sha256:
+        raise CheckpointError(
+            f"{path} is not the checkpoint that {manifest.name} was exported from (its SHA-256 "
+            "differs); name that one, or export the bundle again"
+        )
+    sizes = manifest.model
+    heads = {f"{part}_heads": sizes[f"{part}_heads"] for part in ("vit", "adapter", "pixel")}
+    settings = ModelSettings(
+        **heads,
+        decoder_heads=sizes["decoder_heads"],
+        keep_ratio=sizes["keep_ratio"],
+        reference_tokens=sizes["reference_tokens"],
+        classes=manifest.classes,
+        override_checkpoint=True,
+    )
+    height, width = manifest.preprocessing.input_size
+    recipe = ExportRecipe(
+        height,
+        width,
+        model=settings,
+        batch=manifest.batch,
+        slots=manifest.track_slots,
+        precision=precision,
+        target=target,
+    )
+    model = build_model(checkpoint, settings, SAMPLERS[target])
+    budgets = Budgets(*manifest.budgets) if manifest.budgets else None
+    return Prepared(model, checkpoint, _plan(model, recipe, budgets), budgets, recipe, None)
 
 
 def prepare_published(
@@ -93,6 +133,18 @@ def prepare_published(
     model = build_model(checkpoint, settings, sample_grid)
     plan = plan_pipeline(model, input_size, None, None)
     return Prepared(model, checkpoint, plan, None, None, recipe_path)
+
+
+def _plan(model: VppModel, recipe: ExportRecipe, budgets: Budgets | None) -> PipelinePlan:
+    return plan_pipeline(
+        model,
+        (recipe.height, recipe.width),
+        budgets,
+        recipe.slots,
+        recipe.batch,
+        recipe.precision,
+        recipe.target,
+    )
 
 
 def _budgets(model: VppModel, recipe: ExportRecipe, path: Path) -> Budgets | None:

@@ -40,7 +40,9 @@ class Stem(_BackboneStage):
 
     def forward(self, frames_BHW3: Tensor, frame_sizes_B2: Tensor) -> StemOutput:
         """Returns tokens (B, N, C), pyramid (B, M, C), stride4 (B, stem_width, H/4, W/4)."""
-        image = normalise(frames_BHW3, frame_sizes_B2)
+        image = normalise(frames_BHW3, frame_sizes_B2).to(
+            self.constants.position_embedding_1NC.dtype
+        )
         stride4_BSHW, pyramid_BMC = self.spatial_prior(image, self.backbone.level_embed)
         tokens_BNC = self.backbone.first_block(image, pyramid_BMC, self.constants)
         return StemOutput(tokens_BNC, pyramid_BMC, stride4_BSHW)

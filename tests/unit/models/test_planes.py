@@ -79,7 +79,7 @@ def test_the_graph_equals_pytorch(sampler: Sampler, batch: int, queries: LevelSi
         ),
         (TensorSpec("attended", "float32", (batch, num_queries, WIDTH)),),
     )
-    graph = export_graph(module, spec, (1, 2))
+    graph = export_graph(module, spec)
     operators = {node.op_type for node in graph.graph.node}
     assert ("DeformConv" in operators) == (sampler is sample_deform_conv)
     assert "GridSample" not in operators
@@ -97,7 +97,7 @@ def test_a_feed_forward_network_in_pieces() -> None:
     module = FeedForward(16, 32, rows_at_a_time=100).eval().requires_grad_(False)
     shape = (2, 250, 16)
     tensors = (TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", shape),)
-    graph = export_graph(module, StageSpec("ffn", *tensors), (1, 2))
+    graph = export_graph(module, StageSpec("ffn", *tensors))
     assert sum(node.op_type == "MatMul" for node in graph.graph.node) == 6
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     x = torch.randn(shape)

@@ -73,7 +73,7 @@ def test_the_head_that_predicts_masks_at_their_own_size(model: VppModel) -> None
     tracks = torch.randn(BATCH, TRACKS, config.head_width)
     valid = torch.tensor([[True, True, False], [True, False, False]])
     expected = head(features, tracks, valid)
-    logits, mask_logits, queries, *masks = Head(model, show_masks=True)(*projected, tracks, valid)
+    logits, mask_logits, queries, *masks = Head(model).with_masks()(*projected, tracks, valid)
     read = torch.cat((torch.ones(BATCH, config.num_queries, dtype=torch.bool), valid), dim=1)
     for got, published in zip(masks, expected.attention_masks, strict=True):
         assert 0.05 < float(published[read].float().mean()) < 0.95
