@@ -19,7 +19,7 @@ from vpp_deploy.manifests import PATCH_SIZE, StageOperations
 from vpp_deploy.profiling.feed import FrameFeed
 from vpp_deploy.profiling.memory import peak_bytes, resident_bytes
 from vpp_deploy.profiling.samples import Samples
-from vpp_deploy.profiling.stepping import stage_names, timed_step
+from vpp_deploy.profiling.stepping import graph_names, stage_names, timed_step
 from vpp_deploy.runtime.opening import OpenedModel
 from vpp_deploy.runtime.session import VideoSession
 
@@ -190,7 +190,6 @@ def _open(
     session = model.session()
     load_ms = (time.perf_counter() - start) * 1e3
     after = resident_bytes()
-    spec = model.runner.spec
     height, width = session.input_size
     profile = ModelProfile(
         label=candidate.label,
@@ -200,11 +199,11 @@ def _open(
         batch=model.runner.batch,
         input_size=session.input_size,
         num_tokens=(height // PATCH_SIZE) * (width // PATCH_SIZE),
-        graphs=tuple(stage.name for stage in spec.stages),
+        graphs=graph_names(model.runner),
         budgets=model.budgets,
         load_ms=load_ms,
         load_bytes=None if before is None or after is None else after - before,
-        samples=Samples(stage_names(spec)),
+        samples=Samples(stage_names(model.runner)),
         operations=model.operations,
     )
     return profile, model, session

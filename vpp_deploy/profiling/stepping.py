@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vpp_deploy.runtime.made_masks import STAGE
 from vpp_deploy.runtime.runner import PipelineRunner
-from vpp_deploy.runtime.session import VideoSession
-from vpp_deploy.specs import PipelineSpec
+from vpp_deploy.runtime.session import DEVICE, VideoSession
 from vpp_deploy.video.source import Frame
 
 BEFORE = ("resize", "upload")
@@ -61,9 +61,15 @@ def timed_step(session: VideoSession, runner: PipelineRunner, frame: Frame) -> S
     return Step(start_ns, step_ms, tuple(laps), first, _kept(runner, first))
 
 
-def stage_names(spec: PipelineSpec) -> tuple[str, ...]:
+def graph_names(runner: PipelineRunner) -> tuple[str, ...]:
+    """What a session times of the graphs: each, or all of them as one."""
+    names = tuple(stage.name for stage in runner.spec.stages)
+    return (DEVICE, *names[-1:]) if runner.asynchronous else names
+
+
+def stage_names(runner: PipelineRunner) -> tuple[str, ...]:
     """Every stage that a session times, in the order they run."""
-    return (*BEFORE, *(stage.name for stage in spec.stages), *AFTER)
+    return (*BEFORE, *graph_names(runner), *AFTER)
 
 
 def _kept(runner: PipelineRunner, first: bool) -> dict[str, int]:
@@ -75,11 +81,14 @@ def _kept(runner: PipelineRunner, first: bool) -> dict[str, int]:
         tensor.name
         for stage in runner.spec.stages
         for tensor in stage.outputs
-        if tensor.dtype.startswith("int") and len(tensor.shape) == 2
+        if stage.name != STAGE and tensor.dtype.startswith("int") and len(tensor.shape) == 2
     ]
     return {
-        name: start.num_tokens
-        if first and name == start.keep
-        else int(runner.download(name).shape[1])
+        name: start.num_tokens if first and name == start.keep else _num_kept(runner, name)
         for name in names
     }
+
+
+def _num_kept(runner: PipelineRunner, name: str) -> int:
+    fixed = runner.spec.tensor(name).shape[1]
+    return fixed if fixed != -1 else int(runner.download(name).shape[1])

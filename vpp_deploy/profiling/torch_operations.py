@@ -82,6 +82,10 @@ class _CountingRunner:
         return self._runner.spec
 
     @property
+    def asynchronous(self) -> bool:
+        return self._runner.asynchronous
+
+    @property
     def batch(self) -> int:
         return self._runner.batch
 

@@ -10,6 +10,7 @@ Exact, but cheap:
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -108,8 +109,6 @@ def detect(
         FloatingPointError: a score or a mask is not finite: it would count as nothing found.
     """
     settings = settings or PostprocessSettings()
-    if not np.isfinite(class_logits).all():
-        raise FloatingPointError("class logits hold NaN or infinity")
     pairs = select_pairs(class_logits, track_valid, settings)
     rows, row_of_pair = np.unique(pairs.query_ids, return_inverse=True)
     candidates = mask_logits[rows]
@@ -130,7 +129,12 @@ def select_pairs(
         class_logits: (Q, classes + 1), as in `detect`.
         track_valid: (slots,), as in `detect`.
         settings: the thresholds.
+
+    Raises:
+        FloatingPointError: a logit is not finite.
     """
+    if not np.isfinite(class_logits).all():
+        raise FloatingPointError("class logits hold NaN or infinity")
     num_tracks = int(np.count_nonzero(track_valid))
     assert track_valid[:num_tracks].all(), "track slots are filled from the front"
     num_static = len(class_logits) - len(track_valid)
@@ -176,6 +180,25 @@ def score_pairs(
     made = list((_pool(num_threads).map if together else map)(make, mask_logits))
     masks = [mask for mask, _ in made]
     mask_scores = np.array([score for _, score in made], np.float32)
+    return score_masks(pairs, masks, mask_scores, row_of_pair, sizes[-1])
+
+
+def score_masks(
+    pairs: Pairs,
+    masks: Sequence[PackedMask],
+    mask_scores: NDArray[np.float32],
+    row_of_pair: NDArray[np.intp],
+    frame_size: Size,
+) -> Detections:
+    """The pairs that exceed their thresholds, best first.
+
+    Args:
+        pairs: p pairs.
+        masks: n masks, one for each query among the pairs.
+        mask_scores: (n,) mean sigmoid inside each.
+        row_of_pair: (p,) which of the n belongs to each pair.
+        frame_size: (Ho, Wo) of the masks.
+    """
     # Rounding cannot lift a product above its class score (factors of at most 1 round down to
     # at most the same number), so the pairs that select_pairs left out stay out.
     scores = pairs.scores * mask_scores[row_of_pair]
@@ -185,7 +208,7 @@ def score_pairs(
     found = [masks[row] for row in row_of_pair[kept]]
     boxes = np.array([mask.box for mask in found], np.float32).reshape(-1, 4)
     return Detections(
-        pairs.query_ids[kept], pairs.labels[kept], scores[kept], boxes, found, sizes[-1]
+        pairs.query_ids[kept], pairs.labels[kept], scores[kept], boxes, found, frame_size
     )
 
 

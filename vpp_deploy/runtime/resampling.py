@@ -80,6 +80,14 @@ def plan_axis(low: int, padded: int, resized: int, frame: int, size: int) -> Axi
     return Axis(0, inputs, weights.astype(np.float32))
 
 
+def resize_matrix(low: int, padded: int, resized: int, frame: int) -> NDArray[np.float32]:
+    """The map of a whole axis as one matrix, (frame, low); arguments as in `plan_axis`."""
+    axis = plan_axis(low, padded, resized, frame, frame)
+    matrix = np.zeros((frame, low), np.float32)
+    matrix[:, axis.inputs[0]] = axis.weights[0]
+    return matrix
+
+
 def _linear(num_in: int, num_out: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Bilinear, align_corners=False, no antialiasing: (num_out, 2) inputs and their weights."""
     place = np.maximum((np.arange(num_out) + 0.5) * (num_in / num_out) - 0.5, 0)

@@ -23,6 +23,11 @@ class PipelineRunner(Protocol):
         ...
 
     @property
+    def asynchronous(self) -> bool:
+        """`run` only asks for a stage; what all of them take shows at the first `download`."""
+        ...
+
+    @property
     def batch(self) -> int:
         """Streams that every call steps together."""
         ...

@@ -7,20 +7,25 @@ rank_noise) and what comes out (class_logits, mask_logits, queries) are known he
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError
 from vpp_deploy.results import FrameResult
-from vpp_deploy.runtime.postprocess import PostprocessSettings, detect
+from vpp_deploy.runtime.detections import Detections
+from vpp_deploy.runtime.detector import new_detector
+from vpp_deploy.runtime.made_masks import STAGE, makes_masks
+from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.tracker import Tracker
 from vpp_deploy.video.resize import ResizePlan, plan_for_input, resize_frame
 from vpp_deploy.video.source import Frame
+
+DEVICE = "device"
+"""Stands for all stages where they run unobserved, from the first to the results."""
 
 _NOISE_SCALE = 0.1  # the published selectors divide their Gumbel noise by a temperature of 10
 
@@ -74,7 +79,8 @@ class VideoSession:
         """
         self._runner = runner
         runner.owner = self
-        self._settings = settings or PostprocessSettings()
+        self._detector = new_detector(runner, settings or PostprocessSettings())
+        self._masks = STAGE if makes_masks(runner) else None
         self._seed = exploration_seed
         spec = runner.spec
         frames = spec.tensor("frames")
@@ -136,13 +142,23 @@ class VideoSession:
         valid = self._upload(active)
         clock.lap("upload")
         self._run_stages(active, clock)
-        outputs = [
-            self._runner.download(name) for name in ("class_logits", "mask_logits", "queries")
-        ]
+        queries = self._runner.download("queries")
+        if self._runner.asynchronous:
+            clock.lap(DEVICE)
+        try:
+            detections_of = self._detector.read(self._plans, valid)
+        except FloatingPointError as error:
+            raise _not_finite([frames[s] for s in active], error) from error
+        if self._masks is not None:
+            clock.lap(self._masks)
         return [
-            None if frame is None else self._finish(s, frame, valid[s], outputs, clock)
+            None if frame is None else self._finish(s, frame, detections_of, queries[s], clock)
             for s, frame in enumerate(frames)
         ]
+
+    @property
+    def _plans(self) -> list[ResizePlan | None]:
+        return [stream.plan for stream in self._streams]
 
     def _new_stream(self) -> _Stream:
         rng = None if self._seed is None else np.random.default_rng(self._seed)
@@ -171,6 +187,7 @@ class VideoSession:
         for s, stream in enumerate(self._streams):
             queries[s, : counts[s]] = stream.tracker.track_queries()
         valid: NDArray[np.bool_] = np.arange(slots) < np.array(counts)[:, None]
+        self._detector.prepare(self._plans)
         self._runner.upload("frames", self._frames)
         self._runner.upload("frame_sizes", self._sizes)
         self._runner.upload("track_queries", queries)
@@ -197,7 +214,8 @@ class VideoSession:
                 self._run_mixed(stage.name, [t.name for t in stage.outputs], cold)
             else:
                 self._runner.run(stage.name, cold=all_cold)
-            clock.lap(stage.name)
+            if not self._runner.asynchronous:
+                clock.lap(stage.name)
         self._runner.advance()
         for s in active:
             self._streams[s].cold = False
@@ -220,29 +238,17 @@ class VideoSession:
         self,
         s: int,
         frame: Frame,
-        valid: NDArray[np.bool_],
-        outputs: list[NDArray[Any]],
+        detections_of: Callable[[int], Detections],
+        queries: NDArray[np.float32],
         clock: _Clock,
     ) -> FrameResult:
         """Post-processing and tracking of one stream."""
         stream = self._streams[s]
-        assert stream.plan is not None
         own = _Clock(dict(clock.stage_ms))
-        class_logits, mask_logits, queries = (tensor[s] for tensor in outputs)
         try:
-            detections = detect(
-                class_logits,
-                mask_logits,
-                valid,
-                self.input_size,
-                stream.plan.resized,
-                stream.plan.frame_size,
-                self._settings,
-            )
+            detections = detections_of(s)
         except FloatingPointError as error:
-            raise BackendError(
-                f"frame {frame.index}: {error}; the weights or the precision do not fit this input"
-            ) from error
+            raise _not_finite([frame], error) from error
         own.lap("postprocess")
         update = stream.tracker.update(stream.frames_seen, detections, queries)
         own.lap("tracking")
@@ -251,3 +257,10 @@ class VideoSession:
         return FrameResult(
             frame.index, frame.time_s, update.tracks, own.stage_ms, first, update.dropped
         )
+
+
+def _not_finite(frames: Sequence[Frame | None], error: FloatingPointError) -> BackendError:
+    named = ", ".join(str(frame.index) for frame in frames if frame is not None)
+    return BackendError(
+        f"frame {named}: {error}; the weights or the precision do not fit this input"
+    )

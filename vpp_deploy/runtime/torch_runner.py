@@ -35,6 +35,11 @@ class TorchRunner:
         return self._plan.spec
 
     @property
+    def asynchronous(self) -> bool:
+        """No: `run` returns when the stage is done."""
+        return False
+
+    @property
     def batch(self) -> int:
         """Streams of the plan."""
         return self._plan.spec.stages[0].inputs[0].shape[0]
@@ -53,7 +58,10 @@ class TorchRunner:
 
     def download(self, name: str) -> NDArray[Any]:
         """A view of the tensor `name`."""
-        value: NDArray[Any] = self._table[name].numpy()
+        tensor = self._table[name]
+        if tensor.dtype == self._torch.bfloat16:  # which NumPy does not have
+            tensor = tensor.float()
+        value: NDArray[Any] = tensor.numpy()
         return value
 
     def advance(self) -> None:
