@@ -15,7 +15,7 @@ MAX_LINES = 400
 
 LEVELS = (
     ("cli",),
-    ("profiling", "parity"),
+    ("profiling", "parity", "drift"),
     ("runtime", "export"),
     ("engines", "partition", "video"),
     ("checkpoints",),
@@ -115,7 +115,7 @@ def run_python(code: str) -> str:
 
 
 def test_a_deployment_machine_needs_no_heavy_package() -> None:
-    light = {"cli", "profiling", "runtime", "engines", "video"}
+    light = {"cli", "profiling", "drift", "runtime", "engines", "video"}
     light |= {"manifests", "recipes", "recipe_files", "specs", "results", "errors", "__init__"}
     names = [name_of(path) for path in modules() if part_of(name_of(path)) in light]
     assert len(names) > 20
