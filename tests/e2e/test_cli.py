@@ -249,6 +249,82 @@ class TestRun:
         assert not (tmp_path / "out" / "annotated.mp4").exists()
 
 
+class TestSeveral:
+    """Several videos, stepped together."""
+
+    def test_more_videos_than_streams(
+        self, clip: Path, mini_bundle_of_3: ExportedMini, tmp_path: Path
+    ) -> None:
+        write_video(tmp_path / "clip.mp4", scene(4, (90, 160)))
+        lengths = {clip: FRAMES, Path("clip.mp4"): 4, Path("b.mp4"): 2, Path("c.mp4"): 3}
+        write_video(tmp_path / "b.mp4", scene(2, INPUT_SIZE))
+        write_video(tmp_path / "c.mp4", scene(3, (48, 64)))
+        model = ("--model", mini_bundle_of_3.folder)
+        result = succeeds("run", *lengths, *model, "--annotate", cwd=tmp_path)
+        assert "4 videos, milliseconds a step of 3 streams" in result.stdout
+        assert "15 frames, " in result.stdout
+        assert "15/15" in result.stderr
+        sizes = (INPUT_SIZE, (90, 160), INPUT_SIZE, (48, 64))
+        names = ("clip", "clip-2", "b", "c")
+        for name, count, size in zip(names, lengths.values(), sizes, strict=True):
+            assert f" runs/{name}/ " in result.stdout
+            summary = assert_outputs(tmp_path / "runs" / name, count, size)
+            assert summary["streams"] == 3
+            assert summary["latency_ms"]["whole step"]["p50"] > 0
+            with av.open(str(tmp_path / "runs" / name / "annotated.mp4")) as video:
+                assert len(list(video.decode(video=0))) == count
+
+    def test_a_range_of_each(
+        self, clip: Path, mini_bundle_of_3: ExportedMini, tmp_path: Path
+    ) -> None:
+        model = ("--model", mini_bundle_of_3.folder, "--out", "out")
+        bounds = ("--start", 1, "--stop", 6, "--stride", 2)
+        succeeds("run", clip, clip, *model, *bounds, cwd=tmp_path)
+        for name in ("clip", "clip-2"):
+            lines, *_ = load_outputs(tmp_path / "out" / name)
+            assert [line["index"] for line in lines] == [1, 3, 5]
+
+    def test_one_video(self, clip: Path, mini_bundle_of_3: ExportedMini, tmp_path: Path) -> None:
+        result = succeeds("run", clip, "--model", mini_bundle_of_3.folder, cwd=tmp_path)
+        assert "clip.mp4, milliseconds a step of 3 streams" in result.stdout
+        assert "whole step" in result.stdout
+        assert "note: 2 of the model's 3 streams had no video" in result.stderr
+        summary = assert_outputs(tmp_path / "runs" / "clip", FRAMES, INPUT_SIZE)
+        assert "2 of the model's 3 streams" in summary["notes"][0]
+
+    def test_a_checkpoint_by_a_recipe(
+        self, clip: Path, mini_checkpoint: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_mini_recipe(tmp_path / "two.toml", batch=2)
+        model = ("--model", mini_checkpoint, "--rule", "budgets", "--recipe", recipe)
+        succeeds("run", clip, clip, clip, *model, "--size", SIZE, "--stop", 3, cwd=tmp_path)
+        first, *others = (
+            assert_outputs(tmp_path / "runs" / name, 3, INPUT_SIZE)
+            for name in ("clip", "clip-2", "clip-3")
+        )
+        assert first["streams"] == 2
+        assert [other["tracks"] for other in others] == [first["tracks"]] * 2
+
+    def test_one_that_fails(
+        self, clip: Path, mini_bundle_of_3: ExportedMini, tmp_path: Path
+    ) -> None:
+        path = write_video(tmp_path / "cut.mp4", moving(40, *INPUT_SIZE), faststart=True)
+        offset, length = packet_places(path)[20]
+        path.write_bytes(path.read_bytes()[: offset + length // 2])
+        model = ("--model", mini_bundle_of_3.folder, "--out", "out")
+        result = vpp("run", "cut.mp4", clip, *model, cwd=tmp_path)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        *_, reason, error = result.stderr.splitlines()
+        assert reason.startswith("failed: cut.mp4 ends early")
+        assert error == "error: 1 of 2 videos failed: cut.mp4"
+        summary = assert_outputs(tmp_path / "out" / "clip", FRAMES, INPUT_SIZE)
+        assert summary["ended_by"] is None
+        done = json.loads((tmp_path / "out" / "cut" / "summary.json").read_text())["frames"]
+        summary = assert_outputs(tmp_path / "out" / "cut", done, INPUT_SIZE)
+        assert "ends early" in summary["ended_by"]
+
+
 class TestInterrupted:
     """Whatever ends a run, what was computed stays readable."""
 
@@ -260,33 +336,17 @@ class TestInterrupted:
     ) -> None:
         write_video(tmp_path / "long.mp4", moving(1500, *INPUT_SIZE))
         command = ["run", "long.mp4", "--model", str(mini_bundle.folder), "--out", "out"]
-        with subprocess.Popen(
-            [*COMMAND, *command, "--annotate"],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # What runs the tests in the background may have told them to ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ) as process:
-            lines = tmp_path / "out" / "frames.jsonl"
-            assert _wait_for(lambda: lines.exists() and lines.read_text().count("\n") >= 5)
-            process.send_signal(number)
-            _, stderr = process.communicate(timeout=60)
-        assert process.returncode == code
-        assert "Traceback" not in stderr
-        written, results, summary = load_outputs(tmp_path / "out")
-        done = len(written)
-        # The signal may come between two of the files.
-        last = (done - 1, done)
-        assert 5 <= done < 1500
-        assert summary["frames"] in last
-        assert summary["ended_by"] is not None
-        assert results
-        assert {len(entry["segmentations"]) for entry in results} <= {*last}
-        with av.open(str(tmp_path / "out" / "annotated.mp4")) as video:
-            assert len(list(video.decode(video=0))) in last
+        _interrupt(command, tmp_path, [tmp_path / "out"], number, code)
+
+    def test_several_videos_by_a_signal(
+        self, mini_bundle_of_3: ExportedMini, tmp_path: Path
+    ) -> None:
+        write_video(tmp_path / "long.mp4", moving(1500, *INPUT_SIZE))
+        videos = ["long.mp4"] * 4
+        command = ["run", *videos, "--model", str(mini_bundle_of_3.folder), "--out", "out"]
+        folders = [tmp_path / "out" / name for name in ("long", "long-2", "long-3")]
+        _interrupt(command, tmp_path, folders, signal.SIGTERM, 143)
+        assert not list((tmp_path / "out" / "long-4").iterdir())
 
     def test_by_the_end_of_a_truncated_video(
         self, mini_bundle: ExportedMini, tmp_path: Path
@@ -317,6 +377,42 @@ class TestInterrupted:
         assert "Traceback" not in result.stderr
         summary = assert_outputs(tmp_path / "out", 3, INPUT_SIZE)
         assert "50x50" in summary["ended_by"]
+
+
+def _interrupt(
+    command: list[str], cwd: Path, folders: list[Path], number: signal.Signals, code: int
+) -> None:
+    """Sends the signal when five frames are done, and checks what each folder then holds."""
+    with subprocess.Popen(
+        [*COMMAND, *command, "--annotate"],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What runs the tests in the background may have told them to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        last_written = folders[-1] / "frames.jsonl"
+        assert _wait_for(
+            lambda: last_written.exists() and last_written.read_text().count("\n") >= 5
+        )
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in stderr
+    for out in folders:
+        written, results, summary = load_outputs(out)
+        done = len(written)
+        # The signal may come between two of the files.
+        last = (done - 1, done)
+        assert 5 <= done < 1500
+        assert summary["frames"] in last
+        assert summary["ended_by"] is not None
+        assert results
+        assert {len(entry["segmentations"]) for entry in results} <= {*last}
+        with av.open(str(out / "annotated.mp4")) as video:
+            assert len(list(video.decode(video=0))) in last
 
 
 def _wait_for(condition: Any, timeout_s: float = 90) -> bool:
@@ -388,13 +484,27 @@ class TestBadInput:
         (folder / MANIFEST_NAME).write_text(json.dumps(document | {"schema": 99}))
         assert "schema 99" in fails("run", clip, "--model", "bundle", cwd=self.cwd)
 
-    def test_an_unknown_provider(self, clip: Path, mini_bundle: ExportedMini) -> None:
-        arguments = ("run", clip, "--model", mini_bundle.folder, "--provider", "tpu")
-        assert "unknown provider 'tpu'" in fails(*arguments, cwd=self.cwd)
+    def test_an_unknown_backend(self, clip: Path, mini_bundle: ExportedMini) -> None:
+        arguments = ("run", clip, "--model", mini_bundle.folder, "--backend", "tpu")
+        assert "unknown backend 'tpu'" in fails(*arguments, cwd=self.cwd)
 
-    def test_a_bundle_of_several_streams(self, clip: Path, mini_bundle_of_3: ExportedMini) -> None:
-        line = fails("run", clip, "--model", mini_bundle_of_3.folder, cwd=self.cwd)
-        assert "3 streams" in line
+    def test_several_videos_for_one_stream(
+        self, clip: Path, mini_bundle: ExportedMini, mini_checkpoint: Path
+    ) -> None:
+        line = fails("run", clip, clip, "--model", mini_bundle.folder, cwd=self.cwd)
+        assert "2 videos were given; export with a recipe whose input.batch is 2" in line
+        arguments = ("--model", mini_checkpoint, "--size", SIZE)
+        line = fails("run", clip, clip, clip, *arguments, cwd=self.cwd)
+        assert "3 videos were given; use --rule budgets with a recipe whose input.batch" in line
+
+    def test_one_of_several_cannot_be_read(
+        self, clip: Path, mini_bundle_of_3: ExportedMini
+    ) -> None:
+        (self.cwd / "notes.txt").write_text("not a video\n" * 100)
+        for name in ("nowhere.mp4", "notes.txt"):
+            videos = (clip, clip, clip, clip, name)
+            line = fails("run", *videos, "--model", mini_bundle_of_3.folder, cwd=self.cwd)
+            assert name in line
 
     def test_exploring_a_dense_model(self, clip: Path, mini_dense_bundle: ExportedMini) -> None:
         arguments = ("run", clip, "--model", mini_dense_bundle.folder, "--exploration-seed", 1)
@@ -474,7 +584,7 @@ class TestUsage:
             (("run", "v.mp4", "--start", "5", "--stop", "5"), "must be greater"),
             (("run", "v.mp4", "--rule", "guess"), "--rule"),
             (("run", "v.mp4", "--model", "bundle", "--rule", "published"), "--rule"),
-            (("run", "v.mp4", "--model", "m.pth", "--provider", "cpu"), "--provider"),
+            (("run", "v.mp4", "--model", "m.pth", "--backend", "onnxruntime"), "--backend"),
             (("export", "m.pth", "--size", "64x64", "--like", "v.mp4"), "give one"),
             (("export", "m.pth", "--size", "100x100"), "multiples of 32"),
             (("export", "m.pth", "--size", "big"), "is no size"),

@@ -1,11 +1,12 @@
-"""`vpp-deploy run`: a video through a model into an output folder."""
+"""`vpp-deploy run`: videos through a model into output folders."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,38 +15,51 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from vpp_deploy.cli.opening import (
+    BackendOption,
     ModelOptions,
-    ProviderOption,
     RecipeOption,
     RuleOption,
     SizeOption,
     ThreadsOption,
     describe,
+    is_checkpoint,
     open_model,
 )
-from vpp_deploy.errors import BundleError
+from vpp_deploy.cli.run_tables import print_one, print_several
+from vpp_deploy.errors import RecipeError, VideoError
 from vpp_deploy.results import FrameResult
-from vpp_deploy.runtime.job import run_video
+from vpp_deploy.runtime.job import VideoJob, output_folders
 from vpp_deploy.runtime.opening import OpenedModel, newest_model
-from vpp_deploy.runtime.summary import RunSummary
-from vpp_deploy.video.source import open_source
+from vpp_deploy.runtime.streams import run_videos
+from vpp_deploy.video.source import VideoSource, open_source
 
 
 def run(
-    video: Annotated[Path, typer.Argument(help="A video file, or a folder of images.")],
+    videos: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="VIDEO...",
+            help="Video files, or folders of images; several for a model of several streams.",
+        ),
+    ],
     model: Annotated[
         Path | None,
         typer.Option(help="A bundle or a checkpoint; default: the newest in engines/ and export/."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder; default: runs/VIDEO.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Output folder, of several videos the one that gets a folder for each; default: "
+            "runs/VIDEO."
+        ),
+    ] = None,
     annotate: Annotated[bool, typer.Option(help="Also write annotated.mp4.")] = False,
     start: Annotated[int, typer.Option(min=0, help="First frame.")] = 0,
     stop: Annotated[int | None, typer.Option(min=1, help="Frame to end before.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every Nth frame.")] = 1,
-    provider: ProviderOption = None,
+    backend: BackendOption = None,
     threads: ThreadsOption = None,
     rule: RuleOption = None,
     recipe: RecipeOption = None,
@@ -57,34 +71,75 @@ def run(
 ) -> None:
     """Run a model on VIDEO: results.json, frames.jsonl and summary.json in the output folder.
 
+    Several videos are stepped together, as many at a time as the model has streams (input.batch).
+
     Example: vpp-deploy run street.mp4 --model export/tiny-40 --annotate
     """
     if stop is not None and stop <= start:
         raise typer.BadParameter(f"--stop {stop} must be greater than --start {start}")
     path = newest_model() if model is None else model
-    options = ModelOptions(provider, threads, rule, recipe, size)
+    options = ModelOptions(backend, threads, rule, recipe, size)
     options.check([path])
-    with open_source(video, start, stop, stride) as source:
-        opened = open_model(path, options, source.frame_size)
-        if opened.runner.batch != 1:
-            raise BundleError(
-                f"{path} steps {opened.runner.batch} streams together, this command runs one; "
-                "export with input.batch = 1"
-            )
-        out = out or Path("runs") / video.resolve().stem
+    opening = partial(open_source, start=start, stop=stop, stride=stride)
+    with opening(videos[0]) as first:
+        counts = [first.num_frames] + [_count(video, opening) for video in videos[1:]]
+        opened = open_model(path, options, first.frame_size)
+        _check_streams(path, opened, len(videos))
+        if len(videos) == 1:
+            folders = [out or output_folders(videos, Path("runs"))[0]]
+        else:
+            folders = output_folders(videos, out or Path("runs"))
+        jobs = [
+            VideoJob(video, folder, partial(opening, video), annotate)
+            for video, folder in zip(videos, folders, strict=True)
+        ]
+        jobs[0] = VideoJob(videos[0], folders[0], lambda: first, annotate)
         session = opened.session(exploration_seed)
         print(describe(path, opened))
-        with _Bar(source.num_frames) as bar:
-            summary = run_video(
-                opened, session, source, out, annotate=annotate, on_frame=bar.advance
-            )
-    _print_summary(summary, opened, out)
+        with _Bar(counts) as bar:
+            summaries = run_videos(opened, session, jobs, on_frame=bar.advance)
+    if len(videos) == 1:
+        (summary,) = summaries
+        if summary.ended_by is not None:
+            raise VideoError(summary.ended_by)
+        print_one(summary, folders[0])
+    else:
+        print_several(summaries, folders)
+        failed = [str(v) for v, s in zip(videos, summaries, strict=True) if s.ended_by is not None]
+        if failed:
+            raise VideoError(f"{len(failed)} of {len(videos)} videos failed: {', '.join(failed)}")
+
+
+def _count(video: Path, opening: Callable[[Path], VideoSource]) -> int | None:
+    """How many frames a video promises.
+
+    It is opened for that and closed again, so that what cannot be read is told before anything
+    runs. A pipe can be opened once only, and is left alone.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    if video.exists() and not video.is_file() and not video.is_dir():
+        return None
+    with opening(video) as source:
+        return source.num_frames
+
+
+def _check_streams(path: Path, model: OpenedModel, num_videos: int) -> None:
+    """Refuses several videos for a model of one stream."""
+    if num_videos > 1 and model.runner.batch == 1:
+        how = "use --rule budgets with a recipe" if is_checkpoint(path) else "export with a recipe"
+        raise RecipeError(
+            f"{path} steps one stream, and {num_videos} videos were given; {how} whose input.batch "
+            "is 2 or more, or run them one after another"
+        )
 
 
 class _Bar:
-    """Progress with frames per second and time left, from the first frame on."""
+    """Progress over all videos, with frames per second and time left, from the first frame on."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, counts: Sequence[int | None]) -> None:
+        """Takes how many frames each video promises, None where that is unknown."""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -96,7 +151,10 @@ class _Bar:
             TextColumn("left"),
             console=Console(stderr=True),
         )
-        self._task = self._progress.add_task("frames", total=total, rate="")
+        known = [count for count in counts if count is not None]
+        total = sum(known) if len(known) == len(counts) else None
+        name = "frames" if len(counts) == 1 else f"frames of {len(counts)} videos"
+        self._task = self._progress.add_task(name, total=total, rate="")
 
     def __enter__(self) -> "_Bar":
         return self
@@ -110,17 +168,3 @@ class _Bar:
         task = self._progress.tasks[0]
         rate = "" if task.speed is None else f"{task.speed:.2f} frames/s"
         self._progress.update(self._task, advance=1, rate=rate)
-
-
-def _print_summary(summary: RunSummary, model: OpenedModel, out: Path) -> None:
-    table = Table(title=escape(f"{summary.model} on {summary.video}, milliseconds"))
-    for column in ("stage", "first frame", "p50", "p90", "max"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    for stage, row in summary.latency().items():
-        values = (row[key] for key in ("first", "p50", "p90", "max"))
-        table.add_row(stage, *("-" if v is None else f"{v:.1f}" for v in values))
-    Console().print(table)
-    found = ", ".join(f"{n} {name}" for name, n in summary.tracks_by_class.items()) or "none"
-    print(f"{summary.frames} frames, {summary.tracks} tracks ({found}); results in {out}/")
-    for note in summary.notes:
-        typer.secho(f"note: {note}", err=True, fg="yellow")

@@ -1,8 +1,9 @@
-"""What a run saw, counted frame by frame, and how long it took."""
+"""What a run saw of one video, counted frame by frame, and how long it took."""
 
 import json
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,53 +13,99 @@ from vpp_deploy.results import FrameResult, majority
 
 _WINDOW = 10_000  # frames that latency is taken over, so that a run of any length needs no more
 
+WHOLE_FRAME = "resize to tracking"
+WHOLE_STEP = "whole step"
+"""All that a session does for one frame; for the frames of all streams, where it steps several."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class RunSummary:
-    """Complete for the frames that were done, whenever the run ended.
+    """What is known of one video when it has ended.
 
     Attributes:
         model, kind, video: what ran on what.
-        classes: names of the labels.
-        frames: done.
-        tracks_dropped: tracks forgotten because every track slot was taken.
+        streams: that every step of the model steps together.
         ended_by: what ended the run early, None if it reached the end of the video or the range.
-        notes: what a reader should know: damage, letterboxing, dropped tracks.
+        frames: done.
+        tracks: identities seen.
+        tracks_by_class: class name to number of tracks, by the class each was given most often.
+        tracks_dropped: tracks forgotten because every track slot was taken.
+        latency_ms: stage to milliseconds, see `RunTally.latency`.
+        notes: what a reader should know: damage, letterboxing, dropped tracks, idle streams.
     """
 
     model: str
     kind: str
     video: str
-    classes: tuple[str, ...]
-    frames: int = 0
-    tracks_dropped: int = 0
-    ended_by: str | None = None
-    notes: list[str] = field(default_factory=list)
-    _first_ms: dict[str, float] = field(default_factory=dict)
-    _later_ms: dict[str, deque[float]] = field(default_factory=dict)
-    _labels: dict[int, Counter[int]] = field(default_factory=dict)
+    streams: int
+    ended_by: str | None
+    frames: int
+    tracks: int
+    tracks_by_class: dict[str, int]
+    tracks_dropped: int
+    latency_ms: dict[str, dict[str, float | None]]
+    notes: list[str]
+
+    def write(self, path: Path) -> None:
+        """Writes the summary as JSON.
+
+        Raises:
+            VideoError: the file cannot be written.
+        """
+        aside = path.with_name(f"{path.name}.part")
+        try:
+            aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
+            aside.replace(path)
+        except OSError as error:
+            raise VideoError(
+                f"cannot write {path}: {error.strerror}; choose another --out"
+            ) from error
+
+
+class RunTally:
+    """Counts the frames of one video; complete for those that were done, whenever it is asked.
+
+    Attributes:
+        frames: done.
+        tracks_dropped: tracks forgotten because every track slot was taken.
+    """
+
+    def __init__(self, classes: Sequence[str], streams: int) -> None:
+        """Starts at no frame; `streams` are stepped together."""
+        self.frames = 0
+        self.tracks_dropped = 0
+        self._classes = classes
+        self._streams = streams
+        self._first_ms: dict[str, float] = {}
+        self._later_ms: dict[str, deque[float]] = {}
+        self._labels: dict[int, Counter[int]] = {}
 
     @property
     def tracks(self) -> int:
         """Identities seen."""
         return len(self._labels)
 
-    @property
     def tracks_by_class(self) -> dict[str, int]:
         """Class name to number of tracks, by the class each was given most often."""
-        tracks = Counter(self.classes[majority(c)] for c in self._labels.values())
+        tracks = Counter(self._classes[majority(c)] for c in self._labels.values())
         return dict(tracks.most_common())
 
-    def add(self, result: FrameResult, decode_ms: float, output_ms: float) -> None:
-        """Counts one frame; `decode_ms` and `output_ms` are what reading and writing it took."""
+    def add(self, result: FrameResult, decode_ms: float, step_ms: float, output_ms: float) -> None:
+        """Counts one frame.
+
+        Args:
+            result: of the frame.
+            decode_ms: what reading it took.
+            step_ms: what the step took that it was part of, for all streams.
+            output_ms: what writing its results took.
+        """
         self.frames += 1
         self.tracks_dropped += result.tracks_dropped
-        times = {
-            "decode": decode_ms,
-            **result.stage_ms,
-            "output": output_ms,
-            "resize to tracking": sum(result.stage_ms.values()),
-        }
+        times = {"decode": decode_ms, **result.stage_ms, "output": output_ms}
+        if self._streams == 1:
+            times[WHOLE_FRAME] = sum(result.stage_ms.values())
+        else:
+            times[WHOLE_STEP] = step_ms
         if self.frames == 1:
             self._first_ms = times
         else:
@@ -70,7 +117,9 @@ class RunSummary:
     def latency(self) -> dict[str, dict[str, float | None]]:
         """Stage to milliseconds: the first frame apart, then p50, p90 and max of the last 10 000.
 
-        None where there is no such frame, or where a first frame skips the stage.
+        None where there is no such frame, or where a first frame skips the stage. Where several
+        streams are stepped together, what is done for all at once (resizing, uploading and the
+        pipeline's stages) and the whole step are times of the step.
         """
         table: dict[str, dict[str, float | None]] = {}
         for name in self._later_ms or self._first_ms:
@@ -82,33 +131,6 @@ class RunSummary:
                 "max": _rounded(later.max() if later.size else None),
             }
         return table
-
-    def write(self, path: Path) -> None:
-        """Writes the summary as JSON.
-
-        Raises:
-            VideoError: the file cannot be written.
-        """
-        document = {
-            "model": self.model,
-            "kind": self.kind,
-            "video": self.video,
-            "ended_by": self.ended_by,
-            "frames": self.frames,
-            "tracks": self.tracks,
-            "tracks_by_class": self.tracks_by_class,
-            "tracks_dropped": self.tracks_dropped,
-            "latency_ms": self.latency(),
-            "notes": self.notes,
-        }
-        aside = path.with_name(f"{path.name}.part")
-        try:
-            aside.write_text(json.dumps(document, indent=1) + "\n")
-            aside.replace(path)
-        except OSError as error:
-            raise VideoError(
-                f"cannot write {path}: {error.strerror}; choose another --out"
-            ) from error
 
 
 def _rounded(milliseconds: float | None) -> float | None:
