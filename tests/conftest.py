@@ -71,3 +71,21 @@ def mini_int8_bundle(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
     int8 = '[export]\nprecision = "int8"\n'
     recipe = write_mini_recipe(mini_folder / "int8.toml", extra=int8)
     return export_mini(mini_checkpoint, recipe, mini_folder / "int8")
+
+
+@pytest.fixture(scope="session")
+def mini_fp16_bundle(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
+    """One stream, for GPUs in half precision (25 s)."""
+    return _typed(mini_folder, mini_checkpoint, "fp16")
+
+
+@pytest.fixture(scope="session")
+def mini_bf16_bundle(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
+    """One stream, for GPUs in bfloat16 (25 s)."""
+    return _typed(mini_folder, mini_checkpoint, "bf16")
+
+
+def _typed(folder: Path, checkpoint: Path, precision: str) -> ExportedMini:
+    extra = f'[export]\nprecision = "{precision}"\n'
+    recipe = write_mini_recipe(folder / f"{precision}.toml", extra=extra)
+    return export_mini(checkpoint, recipe, folder / precision)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from tests.mini import ExportedMini, export_mini, frames, write_mini_checkpoint, write_mini_recipe
+from tests.mini import ExportedMini, frames, write_mini_checkpoint, write_mini_recipe
 from vpp_deploy.errors import BundleError, CheckpointError, ExportError
 from vpp_deploy.export.lint import lint_graph
 from vpp_deploy.export.typed import gpu_bundle
@@ -24,13 +24,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", params=["fp16", "bf16"])
-def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ExportedMini:
-    folder = tmp_path_factory.mktemp(request.param)
-    checkpoint = write_mini_checkpoint(folder / "mini.safetensors")
-    extra = f'[export]\nprecision = "{request.param}"\n'
-    return export_mini(
-        checkpoint, write_mini_recipe(folder / "r.toml", extra=extra), folder / "half"
-    )
+def half(request: pytest.FixtureRequest) -> ExportedMini:
+    bundle: ExportedMini = request.getfixturevalue(f"mini_{request.param}_bundle")
+    return bundle
 
 
 class TestGraphs:

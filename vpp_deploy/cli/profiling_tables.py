@@ -10,10 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from vpp_deploy.profiling.measure import ModelProfile, Timing
-from vpp_deploy.profiling.nodes import NodeTime
+from vpp_deploy.profiling.nodes import NodePass, NodeTime
 from vpp_deploy.profiling.ratios import PartTime, compare, parts_of, per_second
 from vpp_deploy.profiling.report import ProfileReport
 from vpp_deploy.profiling.samples import spread
+from vpp_deploy.runtime.session import DEVICE
 
 _NUM_NODES = 10
 
@@ -35,6 +36,8 @@ def print_report(report: ProfileReport) -> None:
         console.print(_ratios(baseline, model))
     for model in timing.models:
         second = report.nodes_of(model)
+        if second is not None and DEVICE in model.samples.stages:
+            console.print(_waited_for(model, second))
         if second is not None and second.runs:
             for title, found in (
                 ("operators", second.operators()),
@@ -97,6 +100,14 @@ def _ratios(baseline: ModelProfile, model: ModelProfile) -> Table:
         cells = (ratio.latency, ratio.operations, ratio.came_true)
         table.add_row(escape(ratio.part), *("-" if math.isnan(v) else f"{v:.3f}" for v in cells))
     table.caption = "latency: median over frames of the ratio on the same frame"
+    return table
+
+
+def _waited_for(model: ModelProfile, second: NodePass) -> Table:
+    table = _table(f"{model.label}: stages, each waited for", "stage", "ms a step")
+    for stage, ms in second.stages().items():
+        table.add_row(escape(stage), _ms(ms))
+    table.caption = "waiting costs time of its own: the whole frame is what the timed pass says"
     return table
 
 

@@ -19,7 +19,7 @@ from vpp_deploy.manifests import PATCH_SIZE, StageOperations
 from vpp_deploy.profiling.feed import FrameFeed
 from vpp_deploy.profiling.memory import peak_bytes, resident_bytes
 from vpp_deploy.profiling.samples import Samples
-from vpp_deploy.profiling.stepping import graph_names, stage_names, timed_step
+from vpp_deploy.profiling.stepping import stage_names, timed_step
 from vpp_deploy.runtime.opening import OpenedModel
 from vpp_deploy.runtime.session import VideoSession
 
@@ -199,7 +199,7 @@ def _open(
         batch=model.runner.batch,
         input_size=session.input_size,
         num_tokens=(height // PATCH_SIZE) * (width // PATCH_SIZE),
-        graphs=graph_names(model.runner),
+        graphs=tuple(stage.name for stage in model.runner.spec.stages),
         budgets=model.budgets,
         load_ms=load_ms,
         load_bytes=None if before is None or after is None else after - before,

@@ -62,6 +62,12 @@ class NodePass:
     runs: dict[str, list[GraphRun]]
     operations: dict[str, StageOperations] | None
 
+    def stages(self) -> dict[str, float]:
+        """Stage to milliseconds, each waited for; the mean over the frames after the first."""
+        later = [step.stage_ms() for step in self.steps[1:]]
+        names = dict.fromkeys(name for stages in later for name in stages)
+        return {name: sum(stages.get(name, 0.0) for stages in later) / len(later) for name in names}
+
     def nodes(self) -> list[NodeTime]:
         """Every node, the slowest first."""
         return self._slowest(by_operator=False)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vpp_deploy.profiling.measure import ModelProfile
 from vpp_deploy.profiling.samples import Spread, spread
+from vpp_deploy.runtime.session import DEVICE
 
 HEAD = "head"
 BACKBONE = "backbone"
@@ -97,6 +98,8 @@ def compare(baseline: ModelProfile, model: ModelProfile) -> list[Ratio]:
 
 
 def _sums(model: ModelProfile) -> list[str]:
+    if DEVICE in model.samples.stages:
+        return [FRAME]
     backbone = [BACKBONE] if HEAD in model.graphs and len(model.graphs) > 1 else []
     return [*backbone, GRAPHS, FRAME]
 
@@ -105,7 +108,7 @@ def _members(model: ModelProfile, part: str) -> Sequence[str]:
     """The graphs that a part has its operations from."""
     if part == BACKBONE:
         return model.graphs[: model.graphs.index(HEAD)]
-    if part in (GRAPHS, FRAME):
+    if part in (GRAPHS, FRAME, DEVICE):
         return model.graphs
     return (part,) if part in model.graphs else ()
 

@@ -153,6 +153,9 @@ class ProfileReport:
                 "stage_ms": {name: _numbers(samples.stage_ms(name)) for name in samples.stages},
                 "tokens_kept": {name: samples.kept(name).tolist() for name in samples.kept_names},
             },
+            "stages_waited_for_ms": None
+            if second is None
+            else {name: _number(ms) for name, ms in second.stages().items()},
             "operators": None if second is None else _nodes(second.operators()),
             "nodes": None if second is None else _nodes(second.nodes()),
         }

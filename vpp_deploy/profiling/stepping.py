@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vpp_deploy.runtime.made_masks import STAGE
 from vpp_deploy.runtime.runner import PipelineRunner
-from vpp_deploy.runtime.session import DEVICE, VideoSession
+from vpp_deploy.runtime.session import DEVICE, READ, VideoSession
 from vpp_deploy.video.source import Frame
 
 BEFORE = ("resize", "upload")
@@ -61,15 +61,10 @@ def timed_step(session: VideoSession, runner: PipelineRunner, frame: Frame) -> S
     return Step(start_ns, step_ms, tuple(laps), first, _kept(runner, first))
 
 
-def graph_names(runner: PipelineRunner) -> tuple[str, ...]:
-    """What a session times of the graphs: each, or all of them as one."""
-    names = tuple(stage.name for stage in runner.spec.stages)
-    return (DEVICE, *names[-1:]) if runner.asynchronous else names
-
-
 def stage_names(runner: PipelineRunner) -> tuple[str, ...]:
     """Every stage that a session times, in the order they run."""
-    return (*BEFORE, *graph_names(runner), *AFTER)
+    graphs = [stage.name for stage in runner.spec.stages]
+    return (*BEFORE, *((DEVICE, READ) if runner.asynchronous else graphs), *AFTER)
 
 
 def _kept(runner: PipelineRunner, first: bool) -> dict[str, int]:

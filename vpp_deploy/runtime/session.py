@@ -24,8 +24,8 @@ from vpp_deploy.runtime.tracker import Tracker
 from vpp_deploy.video.resize import ResizePlan, plan_for_input, resize_frame
 from vpp_deploy.video.source import Frame
 
-DEVICE = "device"
-"""Stands for all stages where they run unobserved, from the first to the results."""
+DEVICE, READ = "device", "read masks"
+"""What is timed where stages run unobserved: all of them up to the results, and reading these."""
 
 _NOISE_SCALE = 0.1  # the published selectors divide their Gumbel noise by a temperature of 10
 
@@ -80,7 +80,7 @@ class VideoSession:
         self._runner = runner
         runner.owner = self
         self._detector = new_detector(runner, settings or PostprocessSettings())
-        self._masks = STAGE if makes_masks(runner) else None
+        self._makes_masks = makes_masks(runner)
         self._seed = exploration_seed
         spec = runner.spec
         frames = spec.tensor("frames")
@@ -149,8 +149,8 @@ class VideoSession:
             detections_of = self._detector.read(self._plans, valid)
         except FloatingPointError as error:
             raise _not_finite([frames[s] for s in active], error) from error
-        if self._masks is not None:
-            clock.lap(self._masks)
+        if self._makes_masks:
+            clock.lap(READ if self._runner.asynchronous else STAGE)
         return [
             None if frame is None else self._finish(s, frame, detections_of, queries[s], clock)
             for s, frame in enumerate(frames)
