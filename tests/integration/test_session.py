@@ -1,12 +1,16 @@
-"""What a session refuses rather than compute something wrong."""
+"""What a session refuses rather than compute something wrong; who makes its masks."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.mini import ExportedMini, frames
 from vpp_deploy.errors import BackendError
+from vpp_deploy.partition.prepare import prepare_budgets
 from vpp_deploy.runtime.onnx_runner import OnnxRunner
 from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.runtime.torch_runner import TorchRunner
 from vpp_deploy.video.source import Frame
 
 
@@ -63,3 +67,26 @@ def test_a_frame_of_another_size_starts_anew(runner: OnnxRunner) -> None:
 def test_what_is_no_frame(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
         Frame(0, None, np.zeros(shape, np.uint8))
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("size", [(96, 128), (61, 203)])
+def test_masks_of_a_stage_and_masks_of_the_host(
+    mini_checkpoint: Path, mini_recipe: Path, size: tuple[int, int]
+) -> None:
+    """The same model for either target, in PyTorch: the same instances through a video."""
+    sessions = [
+        VideoSession(TorchRunner(prepare_budgets(mini_checkpoint, mini_recipe, None, None, t).plan))
+        for t in ("cpu", "gpu")
+    ]
+    found = 0
+    for frame in frames(5, size=size):
+        host, stage = (session.step(frame) for session in sessions)
+        assert "masks" in stage.stage_ms
+        assert "masks" not in host.stage_ms
+        assert stage.tracks.ids.tolist() == host.tracks.ids.tolist()
+        assert stage.tracks.labels.tolist() == host.tracks.labels.tolist()
+        np.testing.assert_allclose(stage.tracks.scores, host.tracks.scores, atol=1e-4)
+        assert np.mean(stage.tracks.masks != host.tracks.masks) < 1e-3
+        found += len(host.tracks)
+    assert found > 10
