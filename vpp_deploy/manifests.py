@@ -7,6 +7,7 @@ manifest gives, so a damaged, mixed or half-written bundle is refused before it 
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from vpp_deploy.errors import BundleError
-from vpp_deploy.specs import PRECISIONS, TARGETS, PipelineSpec, TensorSpec
+from vpp_deploy.specs import BACKENDS, PRECISIONS, TARGETS, PipelineSpec, TensorSpec
 
 SCHEMA = 3
 MANIFEST_NAME = "manifest.json"
@@ -94,6 +95,8 @@ class Manifest:
         preprocessing: of a frame.
         model: sizes of the model, as `ModelConfig` names them.
         operations: stage to what its graph computes, as exported.
+        float32_products: stage to how many of its convolutions and matrix products give float32:
+            in half precision those of the islands alone.
         files: stage to file name, relative to the manifest.
         sha256: file name to hash.
         checkpoint: the checkpoint's path, as it was given.
@@ -115,6 +118,7 @@ class Manifest:
     preprocessing: Preprocessing
     model: dict[str, Any]
     operations: dict[str, StageOperations]
+    float32_products: dict[str, int]
     files: dict[str, str]
     sha256: dict[str, str]
     checkpoint: str
@@ -207,6 +211,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         return
     yield from _state_contradictions(spec, produced, consumed)
     yield from _operations_contradictions(spec, manifest.operations)
+    yield from _engine_contradictions(manifest, {stage.name for stage in spec.stages})
     height, width = manifest.preprocessing.input_size
     tokens = (height // PATCH_SIZE) * (width // PATCH_SIZE)
     queries = manifest.num_queries + manifest.track_slots
@@ -281,6 +286,25 @@ def _operations_contradictions(
         if not fits:
             got = counted.macs_first_frame
             yield f"{stage.name} has {got} operations at a first frame, expected {expected}"
+
+
+def _engine_contradictions(manifest: Manifest, stages: set[str]) -> Iterator[str]:
+    if manifest.float32_products.keys() != stages:
+        yield f"products are given for {sorted(manifest.float32_products)}, not for every stage"
+    build = manifest.engine
+    if build is None:
+        return
+    if build.backend not in BACKENDS[2:]:
+        yield f"its backend is {build.backend!r}, engines have {' or '.join(BACKENDS[2:])}"
+    if manifest.target != "gpu" or manifest.precision == "int8":
+        yield f"engines of graphs in {manifest.precision} for the {manifest.target}"
+    for what in ("build_s", "layers", "graphs_sha256"):
+        if getattr(build, what).keys() != stages:
+            yield f"engine.{what} is given for {sorted(getattr(build, what))}, not for every stage"
+    if not build.architectures or not all(
+        re.fullmatch(r"\d{1,2}\.\d", architecture) for architecture in build.architectures
+    ):
+        yield f"engine.architectures is {build.architectures}, expected some, as 8.6"
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

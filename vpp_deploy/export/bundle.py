@@ -9,11 +9,11 @@ from typing import Any
 import onnx
 from torch import nn
 
-from vpp_deploy.export.folders import staged_folder
 from vpp_deploy.export.graphs import export_graph, without_last_outputs
 from vpp_deploy.export.lint import lint_graph
-from vpp_deploy.export.operations import count_pipeline
+from vpp_deploy.export.operations import count_float32_products, count_pipeline
 from vpp_deploy.export.quantize import quantize_linear_layers
+from vpp_deploy.folders import staged_folder
 from vpp_deploy.manifests import (
     Manifest,
     Preprocessing,
@@ -136,6 +136,9 @@ def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]
         preprocessing=Preprocessing((frames[1], frames[2]), MEAN_RGB, STD_RGB),
         model=dataclasses.asdict(model.config),
         operations=count_pipeline(plan.spec, folder, files),
+        float32_products={
+            stage: count_float32_products(onnx.load(folder / file)) for stage, file in files.items()
+        },
         files=files,
         sha256={file: hash_file(folder / file) for file in files.values()},
         checkpoint=str(prepared.checkpoint.path),

@@ -24,6 +24,7 @@ Shape = tuple[int, ...]
 _SHAPES_LIMIT_BYTES = 1024  # what is folded here are shapes, of a few numbers each
 
 _BILINEAR_MACS = 4
+_PRODUCTS = frozenset("MatMul Gemm Conv ConvTranspose Einsum".split())
 _UNCOUNTED = frozenset("Attention DFT GRU If Loop LSTM RNN Scan STFT".split())
 
 
@@ -45,6 +46,16 @@ def count_pipeline(
         stage.name: _count_stage(spec, stage, onnx.load(folder / files[stage.name]))
         for stage in spec.stages
     }
+
+
+def count_float32_products(graph: onnx.ModelProto) -> int:
+    """Convolutions and matrix products that give float32."""
+    values = (*graph.graph.value_info, *graph.graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return sum(
+        node.op_type in _PRODUCTS and types.get(node.output[0]) == onnx.TensorProto.FLOAT
+        for node in graph.graph.node
+    )
 
 
 def _count_stage(spec: PipelineSpec, stage: StageSpec, graph: onnx.ModelProto) -> StageOperations:
