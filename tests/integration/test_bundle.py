@@ -567,12 +567,11 @@ class TestManifest:
             open_bundle(copied)
 
 
-class TestProviders:
-    @pytest.mark.parametrize("provider", ["tpu", "cuda", "CPU", ""])
-    def test_unknown(self, mini_bundle: ExportedMini, provider: str) -> None:
-        """CUDA is not offered yet; asking for it is no silent run on the CPU."""
-        with pytest.raises(BackendError, match=f"unknown provider '{provider}'.* cpu"):
-            open_bundle(mini_bundle.folder, provider)
+class TestBackends:
+    @pytest.mark.parametrize("backend", ["tpu", "cuda", "CPU", ""])
+    def test_unknown(self, mini_bundle: ExportedMini, backend: str) -> None:
+        with pytest.raises(BackendError, match=f"unknown backend '{backend}'.* onnxruntime-cuda"):
+            open_bundle(mini_bundle.folder, backend)
 
     def test_threads(self, mini_bundle: ExportedMini) -> None:
         one = open_bundle(mini_bundle.folder, threads=1).session()

@@ -12,10 +12,12 @@ from typing import Annotated
 import typer
 
 from vpp_deploy import __version__
+from vpp_deploy.cli.doctor import doctor
 from vpp_deploy.cli.export import export
 from vpp_deploy.cli.profiling import profile
 from vpp_deploy.cli.run import run
 from vpp_deploy.cli.signals import exit_on_sigterm
+from vpp_deploy.cli.verify import verify
 from vpp_deploy.errors import VppDeployError, printable
 
 _MAX_MESSAGE = 1000
@@ -29,6 +31,8 @@ app = typer.Typer(
 app.command()(export)
 app.command()(run)
 app.command()(profile)
+app.command()(verify)
+app.command()(doctor)
 
 
 def _show_version(asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""Opening what a command is given as a model: a bundle or a checkpoint, and the options of each."""
+"""Opening what a command is given as a model, bundle, engine or checkpoint, and their options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,16 @@ from vpp_deploy.runtime.opening import (
     open_bundle,
     open_checkpoint,
 )
+from vpp_deploy.specs import BACKENDS
 from vpp_deploy.video.resize import plan_published
 
-ProviderOption = Annotated[str | None, typer.Option(help="ONNX Runtime provider of bundles: cpu.")]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=f"[{'|'.join(BACKENDS)}]",
+        help="Who computes the stages; default: an engine's own, and onnxruntime for a bundle.",
+    ),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=256, help="CPU threads; default: one per core.")
 ]
@@ -38,7 +45,7 @@ SizeOption = Annotated[
 class ModelOptions:
     """What the command line says about models; None where it says nothing."""
 
-    provider: str | None
+    backend: str | None
     threads: int | None
     rule: Rule | None
     recipe: Path | None
@@ -62,10 +69,10 @@ class ModelOptions:
         checkpoints = [is_checkpoint(path) for path in paths]
         misplaced: dict[str, object] = {}
         if all(checkpoints):
-            misplaced = {"--provider": self.provider}
+            misplaced = {"--backend": self.backend}
         elif not any(checkpoints):
             misplaced = {"--rule": self.rule, "--recipe": self.recipe, "--size": self.size}
-        kind = "bundle" if all(checkpoints) else "checkpoint"
+        kind = "bundle or an engine" if all(checkpoints) else "checkpoint"
         named = ", ".join(map(str, paths))
         for option, value in misplaced.items():
             if value is not None:
@@ -73,7 +80,7 @@ class ModelOptions:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is to be opened as a checkpoint; as a bundle otherwise."""
+    """Whether `path` is to be opened as a checkpoint; as a bundle or an engine otherwise."""
     return path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir()
 
 
@@ -82,8 +89,10 @@ def open_model(
     options: ModelOptions,
     frame_size: tuple[int, int],
     profile_folder: Path | None = None,
+    *,
+    timed: bool = False,
 ) -> OpenedModel:
-    """Opens a bundle or a checkpoint.
+    """Opens a bundle, an engine or a checkpoint.
 
     Args:
         path: of the model.
@@ -91,6 +100,7 @@ def open_model(
         frame_size: (Ho, Wo) of the frames; a checkpoint's input size fits them where the options
             set none.
         profile_folder: of a bundle, as `OnnxRunner` takes it.
+        timed: of a GPU's runner, as `DeviceRunner` takes it.
 
     Raises:
         VppDeployError: as `open_bundle` and `open_checkpoint`.
@@ -98,7 +108,7 @@ def open_model(
     if options.threads is not None:
         cv2.setNumThreads(options.threads)
     if not is_checkpoint(path):
-        return open_bundle(path, options.provider or "cpu", options.threads, profile_folder)
+        return open_bundle(path, options.backend, options.threads, profile_folder, timed=timed)
     size = options.input_size or plan_published(*frame_size).padded
     return open_checkpoint(path, size, options.rule or "published", options.recipe, options.threads)
 

@@ -1,5 +1,6 @@
 """`vpp-deploy profile`: how long each part of a model takes, for one model or several in turn."""
 
+import contextlib
 import json
 import shlex
 import sys
@@ -11,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from vpp_deploy.cli.opening import (
+    BackendOption,
     ModelOptions,
-    ProviderOption,
     RecipeOption,
     RuleOption,
     SizeOption,
@@ -22,7 +23,7 @@ from vpp_deploy.cli.opening import (
 )
 from vpp_deploy.cli.profiling_tables import print_report
 from vpp_deploy.cli.signals import check_sigterm
-from vpp_deploy.errors import printable
+from vpp_deploy.errors import BackendError, printable
 from vpp_deploy.manifests import read_manifest
 from vpp_deploy.profiling.feed import FrameFeed, SyntheticFeed, VideoFeed
 from vpp_deploy.profiling.measure import Candidate
@@ -39,7 +40,9 @@ _FRAME_SIZE = (720, 1280)
 def profile(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="Bundles or checkpoints, the baseline first."),
+        typer.Argument(
+            metavar="MODEL...", help="Bundles, engines or checkpoints, the baseline first."
+        ),
     ],
     video: Annotated[
         Path | None,
@@ -60,7 +63,7 @@ def profile(
         Path | None,
         typer.Option(metavar="FILE", help="Write the second pass for chrome://tracing."),
     ] = None,
-    provider: ProviderOption = None,
+    backend: BackendOption = None,
     threads: ThreadsOption = None,
     rule: RuleOption = None,
     recipe: RecipeOption = None,
@@ -70,7 +73,7 @@ def profile(
 
     Example: vpp-deploy profile export/dense-tiny export/tiny-40 --html profile.html
     """
-    options = ModelOptions(provider, threads, rule, recipe, size)
+    options = ModelOptions(backend, threads, rule, recipe, size)
     options.check(models)
     if trace is not None and not nodes:
         raise typer.BadParameter("--trace writes what --no-nodes leaves out; give one of them")
@@ -82,11 +85,15 @@ def profile(
         return Candidate(
             label,
             printable(str(path)),
-            lambda folder: open_model(path, options, feed.frame_size, folder),
+            lambda folder: open_model(
+                path, options, feed.frame_size, folder, timed=folder is not None
+            ),
         )
 
     if not all(map(is_checkpoint, models)):
-        import_onnxruntime()  # once for all, or it would count as the first model's loading
+        # Once for all, or it would count as the first model's loading; engines do without it.
+        with contextlib.suppress(BackendError):
+            import_onnxruntime()
     with Console(stderr=True).status("profiling") as status:
 
         def progress(step: str) -> None:

@@ -14,30 +14,23 @@ from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError, BundleError
 from vpp_deploy.manifests import Manifest
-from vpp_deploy.specs import PipelineSpec, StageSpec, TensorSpec
+from vpp_deploy.runtime.onnx_graphs import check_signature, one_line, output_shapes
+from vpp_deploy.runtime.tensors import Shape, fits
+from vpp_deploy.specs import PipelineSpec, StageSpec
 
-PROVIDERS = {"cpu": "CPUExecutionProvider"}
+_PROVIDER = "CPUExecutionProvider"
 
 _DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 """The fused kernel takes three times as long as Add and LayerNormalization (1.32, 10710 x 256)."""
 
-_ORT_TYPES = {
-    "tensor(uint8)": "uint8",
-    "tensor(int64)": "int64",
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(bool)": "bool",
-}
-
 
 class OnnxRunner:
-    """A `PipelineRunner` over ONNX Runtime sessions."""
+    """A `PipelineRunner` over ONNX Runtime sessions on the CPU."""
 
     def __init__(
         self,
         folder: Path,
         manifest: Manifest,
-        provider: str = "cpu",
         threads: int | None = None,
         profile_folder: Path | None = None,
     ) -> None:
@@ -46,30 +39,36 @@ class OnnxRunner:
         Args:
             folder: the bundle, whose hashes `read_manifest` has checked.
             manifest: of that bundle.
-            provider: a key of `PROVIDERS`.
             threads: threads of one operator; None leaves it to ONNX Runtime (one per core).
             profile_folder: where ONNX Runtime's own profiler writes; None leaves it off, as it
                 slows every operator down.
 
         Raises:
-            BackendError: ONNX Runtime, or the provider asked for, is not available.
+            BackendError: ONNX Runtime is not installed, or has no such numbers on the CPU.
             BundleError: a graph's tensors are not those of the manifest.
         """
+        if manifest.precision == "bf16":
+            raise BackendError(
+                f"{folder} computes in bf16, which ONNX Runtime does not on the CPU; run it on a "
+                "GPU, or export it with --fp16 or --fp32"
+            )
         self.owner: object = None
         self._spec = manifest.pipeline
         self._batch = manifest.batch
         graphs = {stage.name: folder / manifest.files[stage.name] for stage in self._spec.stages}
-        self._sessions = open_sessions(graphs, provider, threads, profile_folder)
+        self._sessions = open_sessions(graphs, threads, profile_folder)
         for stage in self._spec.stages:
-            _check_signature(self._sessions[stage.name], stage)
+            check_signature(self._sessions[stage.name], stage)
+        self._stages = {stage.name: stage for stage in self._spec.stages}
         self._parity = 0
         self._buffers = self._allocate()
-        self._bindings = {
-            (stage.name, parity, cold): self._bind(stage, parity, cold)
-            for stage in self._spec.stages
-            for parity in (0, 1)
-            for cold in (False, True)
-        }
+        self._bindings: dict[tuple[str, int, bool], Any] = {}
+        self._unbound: set[str] = set()
+        for stage in self._spec.stages:
+            if all(t.name in self._buffers for t in (*stage.inputs, *stage.outputs)):
+                self._bind(stage)
+            else:
+                self._unbound.add(stage.name)
 
     @property
     def spec(self) -> PipelineSpec:
@@ -77,12 +76,19 @@ class OnnxRunner:
         return self._spec
 
     @property
+    def asynchronous(self) -> bool:
+        """No: `run` returns when the stage is done."""
+        return False
+
+    @property
     def batch(self) -> int:
         """Streams that the bundle was exported for."""
         return self._batch
 
     def upload(self, name: str, value: NDArray[Any]) -> None:
-        """Copies into the buffer of `name`; shapes must agree."""
+        """Copies into the buffer of `name`; shapes must agree, but for sizes that vary."""
+        if name not in self._buffers or self._buffers[name][0].shape != value.shape:
+            self._resize(name, value.shape)
         buffer = self._buffers[name][self._parity]
         if buffer.shape != value.shape:
             raise ValueError(f"{name} takes shape {buffer.shape}, got {value.shape}")
@@ -94,10 +100,12 @@ class OnnxRunner:
         Raises:
             BackendError: ONNX Runtime fails, for want of memory in most cases.
         """
+        if stage in self._unbound:
+            self._bind_resized(self._stages[stage])
         try:
             self._sessions[stage].run_with_iobinding(self._bindings[stage, self._parity, cold])
         except RuntimeError as error:
-            raise BackendError(f"ONNX Runtime fails in {stage}: {_one_line(error)}") from error
+            raise BackendError(f"ONNX Runtime fails in {stage}: {one_line(error)}") from error
 
     def download(self, name: str) -> NDArray[Any]:
         """The buffer of `name` itself."""
@@ -128,7 +136,32 @@ class OnnxRunner:
             buffers[edge.input], buffers[edge.output] = (even, odd), (odd, even)
         return buffers
 
-    def _bind(self, stage: StageSpec, parity: int, cold: bool) -> Any:
+    def _resize(self, name: str, shape: Shape) -> None:
+        """A buffer of another size for a tensor whose size varies."""
+        spec = self._spec.tensor(name)
+        if not fits(shape, spec.shape):
+            raise ValueError(f"{name} takes shape {spec.shape}, got {shape}")
+        self._buffers[name] = (np.zeros(shape, spec.dtype),) * 2
+        self._unbound |= {s.name for s in self._spec.stages if name in [t.name for t in s.inputs]}
+
+    def _bind_resized(self, stage: StageSpec) -> None:
+        for spec in stage.inputs:
+            if spec.name not in self._buffers:
+                raise ValueError(f"{stage.name} needs {spec.name}, which has not been uploaded")
+        inputs = {spec.name: self._buffers[spec.name][0].shape for spec in stage.inputs}
+        shapes = output_shapes(self._sessions[stage.name], stage, inputs)
+        for spec in stage.outputs:
+            if -1 in spec.shape:
+                self._buffers[spec.name] = (np.zeros(shapes[spec.name], spec.dtype),) * 2
+        self._bind(stage)
+        self._unbound.discard(stage.name)
+
+    def _bind(self, stage: StageSpec) -> None:
+        for parity in (0, 1):
+            for cold in (False, True):
+                self._bindings[stage.name, parity, cold] = self._binding(stage, parity, cold)
+
+    def _binding(self, stage: StageSpec, parity: int, cold: bool) -> Any:
         binding = self._sessions[stage.name].io_binding()
         start = self._spec.cold_start
         for spec in stage.inputs:
@@ -146,23 +179,17 @@ class OnnxRunner:
 
 def open_sessions(
     graphs: dict[str, Path],
-    provider: str,
     threads: int | None = None,
     profile_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """One ONNX Runtime session for each graph, on the provider asked for and no other.
+    """One ONNX Runtime session for each graph, on the CPU and nowhere else.
 
     With a `profile_folder`, each session's profiler is on and writes a file of its own there.
 
     Raises:
-        BackendError: ONNX Runtime, or the provider asked for, is not available.
+        BackendError: ONNX Runtime is not installed.
         BundleError: a graph cannot be loaded.
     """
-    if provider not in PROVIDERS:
-        raise BackendError(
-            f"unknown provider {provider!r}; this version runs on {', '.join(PROVIDERS)} alone"
-        )
-    name = PROVIDERS[provider]
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -184,13 +211,10 @@ def open_sessions(
             options.enable_profiling = True
         try:
             session = ort.InferenceSession(
-                str(path), options, providers=[name], disabled_optimizers=_DISABLED_OPTIMIZERS
+                str(path), options, providers=[_PROVIDER], disabled_optimizers=_DISABLED_OPTIMIZERS
             )
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
-            raise BundleError(f"ONNX Runtime cannot load {path}: {_one_line(error)}") from error
-        # ONNX Runtime falls back without an error (microsoft/onnxruntime#23372).
-        if session.get_providers() != [name]:
-            raise BackendError(f"asked for {name}, got {', '.join(session.get_providers())}")
+            raise BundleError(f"ONNX Runtime cannot load {path}: {one_line(error)}") from error
         sessions[stage] = session
     return sessions
 
@@ -206,46 +230,14 @@ def _share_arena() -> None:
     ort.create_and_register_allocator(memory, arena)
 
 
-def import_onnxruntime() -> Any:
+def import_onnxruntime(extra: str = "cpu") -> Any:
     """The module.
 
     Raises:
-        BackendError: it is not installed.
+        BackendError: it is not installed; `extra` of this package would bring it.
     """
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendError("ONNX Runtime is not installed; install vpp-deploy[cpu]") from error
+        raise BackendError(f"ONNX Runtime is not installed; install vpp-deploy[{extra}]") from error
     return onnxruntime
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _check_signature(session: Any, stage: StageSpec) -> None:
-    def described(tensors: Any) -> list[TensorSpec]:
-        return [
-            TensorSpec(
-                t.name,
-                _ORT_TYPES.get(t.type, t.type),
-                tuple(size if isinstance(size, int) else -1 for size in t.shape),
-            )
-            for t in tensors
-        ]
-
-    for kind, got, expected in (
-        ("inputs", described(session.get_inputs()), stage.inputs),
-        ("outputs", described(session.get_outputs()), stage.outputs),
-    ):
-        for a, b in zip(got, expected, strict=False):
-            if a != b:
-                raise BundleError(
-                    f"{stage.name}: the graph's {kind} have {a}, the manifest says {b}; "
-                    "export the bundle again"
-                )
-        if len(got) != len(expected):
-            raise BundleError(
-                f"{stage.name}: the graph has {len(got)} {kind}, the manifest {len(expected)}; "
-                "export the bundle again"
-            )

@@ -1,4 +1,4 @@
-"""From a path to a pipeline that is ready to run: a bundle, or a checkpoint."""
+"""From a path to a pipeline that is ready to run: a bundle, an engine, or a checkpoint."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 from vpp_deploy.errors import BackendError, BundleError
 from vpp_deploy.manifests import MANIFEST_NAME, StageOperations, hash_file, read_manifest
-from vpp_deploy.runtime.onnx_runner import OnnxRunner
+from vpp_deploy.runtime.backends import choose_backend, open_runner
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.session import VideoSession
@@ -67,21 +67,25 @@ def newest_model(folders: tuple[Path, ...] = (Path("engines"), Path("export"))) 
 
 def open_bundle(
     folder: Path,
-    provider: str = "cpu",
+    backend: str | None = None,
     threads: int | None = None,
     profile_folder: Path | None = None,
+    *,
+    timed: bool = False,
 ) -> OpenedModel:
-    """Loads a bundle into ONNX Runtime; arguments as `OnnxRunner` takes them.
+    """Loads a bundle or an engine; arguments as `choose_backend` and `open_runner` take them.
 
     Raises:
         BundleError: the bundle is damaged, foreign or of another version.
-        BackendError: ONNX Runtime or the provider is not available.
+        BackendError: the backend is unknown, not available, or cannot run this.
+        EngineError: the engines are another version's, another GPU's, or damaged.
     """
     manifest = read_manifest(folder)
-    runner = OnnxRunner(folder, manifest, provider, threads, profile_folder)
+    backend = choose_backend(folder, manifest, backend)
+    runner, kind = open_runner(folder, manifest, backend, threads, profile_folder, timed=timed)
     return OpenedModel(
         name=manifest.name,
-        kind=f"bundle on ONNX Runtime ({provider})",
+        kind=kind,
         runner=runner,
         classes=manifest.classes,
         budgets=manifest.budgets or None,
