@@ -149,7 +149,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_NAME}; export one first")
+        raise BundleError(
+            f"{folder} is no bundle and no engine of ours: it has no {MANIFEST_NAME}; export a "
+            "bundle first"
+        )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
@@ -298,6 +301,8 @@ def _engine_contradictions(manifest: Manifest, stages: set[str]) -> Iterator[str
         yield f"its backend is {build.backend!r}, engines have {' or '.join(BACKENDS[2:])}"
     if manifest.target != "gpu" or manifest.precision == "int8":
         yield f"engines of graphs in {manifest.precision} for the {manifest.target}"
+    if manifest.files.keys() != stages:
+        yield f"engines are given for {sorted(manifest.files)}, the stages are {sorted(stages)}"
     for what in ("build_s", "layers", "graphs_sha256"):
         if getattr(build, what).keys() != stages:
             yield f"engine.{what} is given for {sorted(getattr(build, what))}, not for every stage"
@@ -308,11 +313,14 @@ def _engine_contradictions(manifest: Manifest, stages: set[str]) -> Iterator[str
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
+    kind, made, again = "graph", "exported", "export the bundle again"
+    if manifest.engine is not None:
+        kind, made = "engine", "built"
+        again = f"build it again: vpp-deploy build-engine export/{manifest.name}"
     for stage in manifest.pipeline.stages:
         if manifest.files.get(stage.name) not in manifest.sha256:
             raise BundleError(
-                f"{folder}: the manifest vouches for no graph of the stage {stage.name!r}; "
-                "export the bundle again"
+                f"{folder}: the manifest vouches for no {kind} of the stage {stage.name!r}; {again}"
             )
     for name, expected in manifest.sha256.items():
         if Path(name).name != name:
@@ -321,9 +329,9 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             )
         file = folder / name
         if len(name) > _MAX_NAME or not file.is_file():
-            raise BundleError(f"{folder}: {name[:80]} is missing; export the bundle again")
+            raise BundleError(f"{folder}: {name[:80]} is missing; {again}")
         if hash_file(file) != expected:
             raise BundleError(
-                f"{folder}: {name} is not the file that was exported (its SHA-256 differs from "
-                "the manifest's); export the bundle again"
+                f"{folder}: {name} is not the file that was {made} (its SHA-256 differs from "
+                f"the manifest's); {again}"
             )

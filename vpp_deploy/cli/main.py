@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from vpp_deploy import __version__
+from vpp_deploy.cli.build_engine import build_engine
 from vpp_deploy.cli.doctor import doctor
 from vpp_deploy.cli.export import export
 from vpp_deploy.cli.profiling import profile
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(export)
+app.command()(build_engine)
 app.command()(run)
 app.command()(profile)
 app.command()(verify)

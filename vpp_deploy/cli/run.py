@@ -46,7 +46,9 @@ def run(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="A bundle or a checkpoint; default: the newest in engines/ and export/."),
+        typer.Option(
+            help="A bundle, an engine or a checkpoint; default: the newest in engines/, export/."
+        ),
     ] = None,
     out: Annotated[
         Path | None,

@@ -1,1 +1,1 @@
-"""ONNX bundles to engines: TensorRT and TensorRT for RTX, by the same code."""
+"""From a bundle of typed graphs to TensorRT engines. Needs no torch and no ONNX."""

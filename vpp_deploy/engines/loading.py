@@ -1,45 +1,58 @@
-"""Whether engines run here, asked before anything of them is deserialised.
+"""Whether an engine may be loaded here: asked of its manifest, before a byte of it is read.
 
-An engine is code: TensorRT checks one for validity, not for where it is from, and what was built
-for another version or GPU ends in cryptic errors or worse. So the manifest is asked first.
+A library that is given another version's or another GPU's engine answers in cryptic words, or
+crashes.
 """
 
+from vpp_deploy.engines.architectures import sm_numbers
 from vpp_deploy.errors import EngineError
 from vpp_deploy.manifests import Manifest
 
 
 def check_loadable(manifest: Manifest, version: str, architecture: str) -> None:
-    """Compares what engines were built for with what is here.
+    """Refuses engines that were not built for this library and this GPU.
 
     Args:
-        manifest: of the engines, as `read_manifest` has read it.
-        version: of the library of their backend that is installed.
-        architecture: compute capability of the GPU, as "8.6".
+        manifest: of the engines' folder, as `read_manifest` gave it: the hashes are right.
+        version: of the library of the manifest's backend on this machine.
+        architecture: of the GPU that is to run them, as "8.6".
 
     Raises:
-        EngineError: they are for another version or another GPU, or there are no engines.
+        EngineError: they do not fit, or are none; with the command that builds them anew.
     """
-    build = manifest.engine
-    if build is None:
+    engine = manifest.engine
+    if engine is None:
         raise EngineError(
-            f"{manifest.name} holds graphs, no engines; build some with `vpp-deploy build-engine`"
+            f"{manifest.name} is a bundle of graphs; build engines with `vpp-deploy build-engine`"
         )
-    if build.version != version:
+    rebuild = rebuild_command(manifest, architecture)
+    if engine.version != version:
         raise EngineError(
-            f"{manifest.name} was built with {build.backend} {build.version}, and {version} is "
-            f"installed, which cannot load it; build it again with {rebuild_command(manifest)}, "
-            "or install that version"
+            f"the engines of {manifest.name} were built by {engine.backend} {engine.version}, and "
+            f"{version} is installed, which cannot load them; build them again: {rebuild}"
         )
-    if architecture not in build.architectures:
-        made_for = " and ".join(build.architectures)
+    if architecture not in engine.architectures:
         raise EngineError(
-            f"{manifest.name} was built for GPUs of compute capability {made_for}, and this one "
-            f"has {architecture}; build it for this one with {rebuild_command(manifest)}"
+            f"the engines of {manifest.name} were built for compute capability "
+            f"{', '.join(engine.architectures)}, and this GPU has {architecture}; build them for "
+            f"it: {rebuild}"
         )
 
 
-def rebuild_command(manifest: Manifest) -> str:
-    """What to type where the bundle of these engines is."""
-    build = manifest.engine
-    backend = "" if build is None else f" --backend {build.backend}"
-    return f"`vpp-deploy build-engine BUNDLE --{manifest.precision}{backend}`"
+def rebuild_command(manifest: Manifest, architecture: str | None = None) -> str:
+    """The command that builds these engines again.
+
+    Args:
+        manifest: of the engines' folder.
+        architecture: to build for; None: those that they were built for.
+    """
+    engine = manifest.engine
+    assert engine is not None, "graphs are not built"
+    command = (
+        f"vpp-deploy build-engine export/{manifest.name} --{manifest.precision} "
+        f"--backend {engine.backend}"
+    )
+    if engine.backend != "tensorrt-rtx":
+        return command
+    targets = engine.architectures if architecture is None else (architecture,)
+    return f"{command} --sm {sm_numbers(targets)}"

@@ -1,98 +1,118 @@
-"""A graph as TensorRT has parsed it: sizes it is to be built for, numbers it computes in."""
+"""A stage's graph as TensorRT's network: parsed, checked against the manifest, linted."""
 
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpp_deploy.engines.numeric_types import type_name
+from vpp_deploy.engines.watching import reason
 from vpp_deploy.errors import EngineError
-from vpp_deploy.manifests import Manifest
-from vpp_deploy.specs import StageSpec
+from vpp_deploy.recipes import MAX_BUDGET
+from vpp_deploy.specs import StageSpec, TensorSpec
 
-Sizes = tuple[int, ...]
-Profile = dict[str, tuple[Sizes, Sizes, Sizes]]
-"""Input to its smallest, usual and largest shape."""
+_REFUSED = {
+    "GRID_SAMPLE": "TensorRT 10.13 to 11.1 miscompiles deformable attention made of it",
+    "NON_ZERO": "its output's size depends on the data",
+    "NMS": "its output's size depends on the data",
+    "PLUGIN": "a plugin is not in every TensorRT",
+    "PLUGIN_V2": "a plugin is not in every TensorRT",
+    "PLUGIN_V3": "a plugin is not in every TensorRT",
+}
 
-_DTYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
-_PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM", "ATTENTION_INPUT")
-_USUAL_FRAME, _SMALLEST_SIDE = (720, 1280), 32
+
+@dataclass(frozen=True)
+class ParsedStage:
+    """A network with what must live as long as it does: the parser holds its weights."""
+
+    builder: Any
+    network: Any
+    parser: Any
 
 
-def parse(trt: Any, builder: Any, log: Any, graph: Path) -> tuple[Any, Any]:
-    """The network of a graph, and the parser, which must live as long.
+def parse_stage(trt: Any, log: Any, graph: Path, stage: StageSpec) -> ParsedStage:
+    """Parses a strongly typed graph: the types in it are those that its engine computes in.
 
     Raises:
-        EngineError: TensorRT does not take the graph.
+        EngineError: the parser refuses the graph, with all that it says; the network's tensors are
+            not the stage's; or it has layers that TensorRT refuses later or computes wrongly.
     """
-    # Strongly typed is an option in 10.x, and everything there is since 11.
-    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(typed if trt.__version__.startswith("10.") else 0)
+    builder = trt.Builder(log)
+    network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(graph)):
-        found = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise EngineError(f"TensorRT cannot read {graph}: {one_line('; '.join(found))}")
-    return network, parser
+        problems = [parser.get_error(index) for index in range(parser.num_errors)]
+        said = "; ".join(dict.fromkeys(map(_described, problems)))
+        raise EngineError(
+            f"TensorRT's parser refuses the graph of {stage.name}: {said or reason(log)}"
+        )
+    findings = [*_interface_findings(network, stage), *_layer_findings(trt, network)]
+    if findings:
+        raise EngineError(
+            f"the graph of {stage.name} is none to build from: "
+            + "; ".join(dict.fromkeys(findings))
+        )
+    return ParsedStage(builder, network, parser)
 
 
-def profiles(
-    stage: StageSpec, manifest: Manifest, max_frame_size: tuple[int, int]
-) -> list[Profile]:
-    """What a stage is to be built for: one profile, or two where a first frame runs every token.
-
-    None where no size varies.
-    """
-    start = manifest.pipeline.cold_start
-    varying = {t.name: t.shape for t in stage.inputs if -1 in t.shape}
-    if not varying:
-        return []
-    if start is not None and start.keep in varying:
-        (_, num_kept) = manifest.pipeline.tensor(start.keep).shape
-        counts = (num_kept, start.num_tokens)
-        return [_fixed(start.keep, varying[start.keep], count) for count in counts]
-    sides = {"row_weights": (0, 1), "column_weights": (1, 8)}
-    profile: Profile = {}
-    for name, shape in varying.items():
-        axis, pixels = sides[name]
-        largest = max_frame_size[axis]
-        usual = min(_USUAL_FRAME[axis], largest)
-        low, usual, high = (-(-side // pixels) for side in (_SMALLEST_SIDE, usual, largest))
-        profile[name] = (_sized(shape, low), _sized(shape, usual), _sized(shape, high))
-    return [profile]
+def _network_flags(trt: Any) -> int:
+    """Strong typing must be asked for in TensorRT 10, and is all there is in its successors."""
+    if trt.__version__.startswith("10."):
+        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return 0
 
 
-def audit(trt: Any, network: Any, stage: str, manifest: Manifest) -> dict[str, int]:
-    """Counts the layers that do the work by the type that they give, and compares with the bundle.
+def _described(problem: Any) -> str:
+    where = " ".join(filter(None, (problem.node_operator(), problem.node_name())))
+    said = " ".join(problem.desc().split())
+    return f"{where}: {said}" if where else said
 
-    In a strongly typed network these types are the precision: the builder changes none of them.
 
-    Raises:
-        EngineError: a product is in another type than was asked for.
-    """
-    kinds = {getattr(trt.LayerType, name) for name in _PRODUCTS if hasattr(trt.LayerType, name)}
-    counts: Counter[str] = Counter()
+def _interface_findings(network: Any, stage: StageSpec) -> Iterator[str]:
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    for what, tensors, specs in (
+        ("inputs", inputs, stage.inputs),
+        ("outputs", outputs, stage.outputs),
+    ):
+        got = {tensor.name: _spec(tensor) for tensor in tensors}
+        if got.keys() != {spec.name for spec in specs}:
+            yield f"its {what} are {sorted(got)}, the manifest says {[s.name for s in specs]}"
+            continue
+        for spec in specs:
+            if not _fits(got[spec.name], spec):
+                found = got[spec.name]
+                yield (
+                    f"{spec.name} is {found.dtype} {list(found.shape)}, "
+                    f"the manifest says {spec.dtype} {list(spec.shape)}"
+                )
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    return TensorSpec(tensor.name, type_name(tensor.dtype), tuple(tensor.shape))
+
+
+def _fits(got: TensorSpec, spec: TensorSpec) -> bool:
+    # TensorRT may know less of a size than the exporter did, never something else.
+    sizes = zip(got.shape, spec.shape, strict=False)
+    return (
+        got.dtype == spec.dtype
+        and len(got.shape) == len(spec.shape)
+        and all(a == b or -1 in (a, b) for a, b in sizes)
+    )
+
+
+def _layer_findings(trt: Any, network: Any) -> Iterator[str]:
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.type in kinds:
-            counts[layer.get_output(0).dtype.name] += 1
-    wanted = _DTYPES[manifest.precision]
-    expected = manifest.float32_products[stage]
-    others = {name: n for name, n in counts.items() if name not in (wanted, "FLOAT")}
-    if others or counts["FLOAT"] != expected:
-        raise EngineError(
-            f"{stage} was to compute in {manifest.precision} with {expected} products in fp32, and "
-            f"its network has {dict(counts)}: the graph is not what was exported"
-        )
-    return dict(counts)
-
-
-def one_line(text: str) -> str:
-    """Without line breaks, and no longer than a terminal takes."""
-    line = " ".join(text.split())
-    return line if len(line) <= 400 else f"{line[:400]} ..."
-
-
-def _fixed(name: str, shape: Sizes, size: int) -> Profile:
-    return {name: (_sized(shape, size),) * 3}
-
-
-def _sized(shape: Sizes, size: int) -> Sizes:
-    return tuple(size if s == -1 else s for s in shape)
+        kind = layer.type.name
+        if kind in _REFUSED:
+            yield f"{kind}: {_REFUSED[kind]}"
+        if kind == "TOPK":
+            # A layer comes as the base class, and is told what it is.
+            layer.__class__ = trt.ITopKLayer
+            count = layer.get_output(0).shape[layer.axes.bit_length() - 1]
+            if count < 0:
+                yield "TopK whose k is no constant: its output's size depends on the data"
+            elif count > MAX_BUDGET:
+                yield f"TopK of {count}: TensorRT takes at most {MAX_BUDGET}"

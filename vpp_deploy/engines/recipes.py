@@ -1,39 +1,35 @@
-"""How engines are built: what a recipe in engines/ or the command line says."""
+"""Engine recipes: how to build, in TOML files named after the hardware that they are for."""
 
-import json
+import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
+from vpp_deploy.engines.architectures import is_architecture
 from vpp_deploy.errors import RecipeError
+from vpp_deploy.recipes import refuse
 
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""What the backends of engines are called in Python."""
-
+BACKENDS = ("tensorrt", "tensorrt-rtx")
 PRECISIONS = ("fp32", "fp16", "bf16")
+MAX_FRAME_SIDE = 16384
 
 
 @dataclass(frozen=True)
 class EngineRecipe:
-    """One way to build engines. None leaves it to the command: see `vpp-deploy build-engine`.
+    """How engines are built. None: what the machine or the bundle suggests.
 
     Attributes:
-        backend: a key of `MODULES`.
-        precision: one of `PRECISIONS`; None: the bundle's.
-        architectures: compute capabilities, as "8.6", to build for ahead of time (TensorRT for RTX
-            alone); empty: the GPU of this machine.
-        workspace_mb: memory that a layer may use while it runs; None: all of the GPU's.
-        level: how long the builder searches, 0 to 5; None: the library's default.
-        max_frame_size: (height, width) of the largest frames whose masks can be made.
+        backend: "tensorrt" or "tensorrt-rtx".
+        precision: of the graphs, "fp32", "fp16" or "bf16".
+        architectures: compute capabilities, as "8.6", to build for with TensorRT for RTX; the other
+            one builds for the GPU that it runs on. Empty: this machine's, or the library's choice.
+        workspace_mb: most scratch memory of one layer, in MiB; None: the library's limit.
+        level: builder's optimisation level, 0 to 5; None: the library's.
+        max_frame_size: (H, W) of the largest frames whose masks are made on the device.
 
     Raises:
         RecipeError: a value is out of range.
     """
-
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     backend: str | None = None
     precision: str | None = None
@@ -43,54 +39,74 @@ class EngineRecipe:
     max_frame_size: tuple[int, int] = (2160, 3840)
 
     def __post_init__(self) -> None:
-        for name, choices in (("backend", tuple(MODULES)), ("precision", PRECISIONS)):
-            value = getattr(self, name)
+        for name, value, choices in (
+            ("backend", self.backend, BACKENDS),
+            ("precision", self.precision, PRECISIONS),
+        ):
             if value is not None and value not in choices:
-                raise RecipeError(f"{name} = {value!r}; expected {' or '.join(choices)}")
-        for name, low, high in (("workspace_mb", 1, 1 << 20), ("level", 0, 5)):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise RecipeError(f"{name} = {value}; expected {low} to {high}")
-        for architecture in self.architectures:
-            major, dot, minor = architecture.partition(".")
-            if not (dot and major.isdecimal() and minor.isdecimal()):
-                raise RecipeError(
-                    f"architectures has {architecture!r}; expected compute capabilities, as 8.6"
-                )
-        if not all(32 <= side <= 16384 for side in self.max_frame_size):
-            raise RecipeError(f"max_frame_size = {self.max_frame_size}; expected 32 to 16384 each")
+                refuse(name, value, " or ".join(f'"{c}"' for c in choices))
+        named = self.architectures
+        if not all(map(is_architecture, named)) or len(set(named)) < len(named):
+            refuse("architectures", list(named), 'compute capabilities, each once, as ["8.6"]')
+        if self.workspace_mb is not None and not 1 <= self.workspace_mb <= 1 << 20:
+            refuse("workspace_mb", self.workspace_mb, f"1 to {1 << 20}")
+        if self.level is not None and not 0 <= self.level <= 5:
+            refuse("level", self.level, "0 to 5")
+        if not all(1 <= side <= MAX_FRAME_SIDE for side in self.max_frame_size):
+            expected = f"height and width from 1 to {MAX_FRAME_SIDE}"
+            refuse("max_frame_size", list(self.max_frame_size), expected)
+
+
+_FORMS = {
+    "backend": "a string",
+    "precision": "a string",
+    "architectures": "a list of strings",
+    "workspace_mb": "a whole number",
+    "level": "a whole number",
+    "max_frame_size": "a list of two whole numbers",
+}
+assert _FORMS.keys() == {field.name for field in dataclasses.fields(EngineRecipe)}
 
 
 def load_engine_recipe(path: Path) -> EngineRecipe:
-    """Reads a TOML file with the keys of `EngineRecipe`, strictly.
+    """Reads a recipe; `engines/` holds some.
 
     Raises:
-        RecipeError: naming the file and the key.
+        RecipeError: the file cannot be read, or a key is unknown, of another type or out of range.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path} is no recipe: {error}") from error
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: cannot read the recipe ({error.strerror}); expected a TOML file"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from error
     try:
-        # As JSON, where a list is what a tuple is written as; strict, so that "1" is no 1.
-        return TypeAdapter(EngineRecipe).validate_json(
-            json.dumps(document, default=str), strict=True
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{path}: {key}: {first['msg']}") from error
+        values = {key: _checked(key, value) for key, value in document.items()}
+        return EngineRecipe(**values)  # type: ignore[arg-type]  # checked by the table of forms
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 
 
-def parse_architectures(text: str) -> tuple[str, ...]:
-    """Compute capabilities from "86,89,120": the last digit is the minor version.
-
-    Raises:
-        RecipeError: that is no such list.
-    """
-    parts = [part.strip().lower().removeprefix("sm") for part in text.split(",")]
-    if not all(part.isdecimal() and 2 <= len(part) <= 3 for part in parts):
-        raise RecipeError(f"{text!r} is no list of architectures; write them as 86,89,120")
-    return tuple(f"{part[:-1]}.{part[-1]}" for part in dict.fromkeys(parts))
+def _checked(key: str, value: object) -> object:
+    if key not in _FORMS:
+        known = ", ".join(_FORMS)
+        raise RecipeError(f"{key} is not a key of an engine recipe; expected {known}")
+    form = _FORMS[key]
+    match value:
+        case str():
+            fits = form == "a string"
+        case bool():
+            fits = False
+        case int():
+            fits = form == "a whole number"
+        case [*items] if form == "a list of strings":
+            fits = all(isinstance(item, str) for item in items)
+        case [*items] if form == "a list of two whole numbers":
+            fits = len(items) == 2 and all(type(item) is int for item in items)
+        case _:
+            fits = False
+    if not fits:
+        refuse(key, value, form)
+    return tuple(value) if isinstance(value, list) else value

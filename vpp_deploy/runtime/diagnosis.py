@@ -75,6 +75,11 @@ def diagnose(probe: Callable[[str], dict[str, Any]] = run_probe) -> Diagnosis:
             "`pip uninstall onnxruntime onnxruntime-gpu`, then install vpp-deploy[cpu] or "
             "vpp-deploy[gpu]"
         )
+    if "tensorrt-rtx" in libraries and not found["gpu"].get("gpus"):
+        notes.append(
+            "tensorrt-rtx builds engines here for other machines: `vpp-deploy build-engine "
+            "--backend tensorrt-rtx --sm 86,89`"
+        )
     return Diagnosis(
         driver=found["gpu"].get("driver"),
         gpus=tuple(found["gpu"].get("gpus", ())),

@@ -1,0 +1,209 @@
+"""`vpp-deploy build-engine`: a bundle to TensorRT engines."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from vpp_deploy.cli.arguments import parse_frame_size
+from vpp_deploy.cli.signals import check_sigterm
+from vpp_deploy.engines.architectures import parse_sm
+from vpp_deploy.engines.build import EngineFolder, build_engines
+from vpp_deploy.engines.recipes import BACKENDS, EngineRecipe, load_engine_recipe
+from vpp_deploy.engines.target import Gpu, Target, choose_target
+from vpp_deploy.errors import BackendError, BundleError
+from vpp_deploy.manifests import MANIFEST_NAME, Manifest, read_manifest
+from vpp_deploy.runtime.backends import MODULES, import_tensorrt
+from vpp_deploy.runtime.opening import newest_model
+from vpp_deploy.runtime.probes import run_probe
+
+_DEFAULT_PRECISION = "fp16"
+
+
+def build_engine(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="An exported bundle; default: the newest in export/.")
+    ] = None,
+    fp16: Annotated[
+        bool,
+        typer.Option("--fp16", help="Half precision; default unless BUNDLE is for GPUs already."),
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="float32, without TF32.")] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar=f"[{'|'.join(BACKENDS)}]",
+            help="Library that builds and runs them; default: tensorrt if it is installed.",
+        ),
+    ] = None,
+    sm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NN,...",
+            help="Architectures to build for with tensorrt-rtx, which needs no GPU: 86,89 for RTX "
+            "30 and 40; default: 80,86,89,120, or this GPU's own.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the engines; default: engines/BUNDLE.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file, as in engines/; the options here go first.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="What BUNDLE was exported from, where its graphs have to be made anew."),
+    ] = None,
+    workspace: Annotated[
+        int | None, typer.Option(metavar="MB", help="Most scratch memory of one layer.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="Optimisation level of the builder.")
+    ] = None,
+    max_frame_size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Largest frames to make masks for; default: 2160x3840."),
+    ] = None,
+) -> None:
+    """Build TensorRT engines from BUNDLE: one a stage, with a manifest, in one folder.
+
+    Precision is in the graphs: where BUNDLE's are in another one, or for the CPU, graphs are made
+    first, from the checkpoint, into a bundle beside it.
+
+    Example: vpp-deploy build-engine export/tiny-40 --fp16
+    """
+    precisions = [n for n, on in (("fp16", fp16), ("bf16", bf16), ("fp32", fp32)) if on]
+    if len(precisions) > 1:
+        raise typer.BadParameter("--fp16, --bf16 and --fp32 set the precision; give one")
+    asked = {
+        "backend": backend,
+        "precision": precisions[0] if precisions else None,
+        "architectures": None if sm is None else parse_sm(sm),
+        "workspace_mb": workspace,
+        "level": level,
+        "max_frame_size": None if max_frame_size is None else parse_frame_size(max_frame_size),
+    }
+    wanted = dataclasses.replace(
+        EngineRecipe() if recipe is None else load_engine_recipe(recipe),
+        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
+    )
+    start = time.perf_counter()
+    bundle = bundle or _newest_bundle()
+    manifest = read_manifest(bundle)
+    precision = wanted.precision or _own_precision(manifest)
+    chosen = wanted.backend or _installed_backend()
+    target = choose_target(chosen, wanted.architectures, _this_gpu())
+    trt = import_tensorrt(chosen)
+    with Console(stderr=True).status("") as status:
+
+        def tell(step: str) -> None:
+            check_sigterm()
+            status.update(escape(step))
+
+        bundle = _typed_bundle(bundle, manifest, precision, checkpoint, tell)
+    folder = out or Path("engines") / bundle.resolve().name
+    replaced = ", replacing the engines there" if folder.exists() else ""
+    named = ", ".join(target.architectures)
+    print(f"{bundle} by {chosen} {trt.__version__} for {named} to {folder}{replaced}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(stage: str, phase: str, done: int, total: int) -> None:
+            text = f"{stage}: {phase}"
+            bar.update(task, description=escape(text), completed=done, total=total)
+
+        built = build_engines(trt, bundle, folder, target, wanted, show)
+    _print(built, target, time.perf_counter() - start)
+
+
+def _newest_bundle() -> Path:
+    if not any(Path("export").glob(f"*/{MANIFEST_NAME}")):
+        raise BundleError(
+            "no bundle in export/; make one with `vpp-deploy export CHECKPOINT`, or name one: "
+            "`vpp-deploy build-engine BUNDLE`"
+        )
+    return newest_model((Path("export"),))
+
+
+def _own_precision(manifest: Manifest) -> str:
+    return manifest.precision if manifest.target == "gpu" else _DEFAULT_PRECISION
+
+
+def _installed_backend() -> str:
+    for backend in BACKENDS:
+        if find_spec(MODULES[backend]) is not None:
+            return backend
+    raise BackendError(
+        "no library that builds engines is installed; install vpp-deploy[tensorrt] on the machine "
+        "whose GPU is to run them, or vpp-deploy[tensorrt-rtx], which builds without a GPU, too"
+    )
+
+
+def _this_gpu() -> Gpu | None:
+    """The first GPU, asked for in a process of its own: a broken driver may crash who asks."""
+    found = run_probe("gpu")
+    if not found.get("gpus"):
+        return None
+    first = found["gpus"][0]
+    return Gpu(first["name"], first["architecture"], found.get("driver"))
+
+
+def _typed_bundle(
+    bundle: Path,
+    manifest: Manifest,
+    precision: str,
+    checkpoint: Path | None,
+    progress: Callable[[str], None],
+) -> Path:
+    """`bundle` if its graphs are such, else the one that is made beside it."""
+    if (manifest.target, manifest.precision) == ("gpu", precision) or manifest.engine is not None:
+        return bundle
+    try:
+        from vpp_deploy.export.typed import gpu_bundle
+    except ImportError as error:
+        raise BackendError(
+            f"{bundle} has no graphs in {precision} for GPUs, and making them needs {error.name}, "
+            "which is not installed; install vpp-deploy[export,cpu], or make them elsewhere with "
+            f"`vpp-deploy export CHECKPOINT --{precision}`"
+        ) from error
+    return gpu_bundle(bundle, precision, checkpoint, progress)
+
+
+def _print(built: EngineFolder, target: Target, total_s: float) -> None:
+    manifest = built.manifest
+    assert manifest.engine is not None
+    table = Table(title=f"{built.folder}")
+    for column in ("stage", "seconds", "MB", "layers of the graph", "layers of the engine"):
+        table.add_column(column, justify="left" if "layers" in column else "right")
+    for stage, file in manifest.files.items():
+        inspected = built.inspected[stage]
+        table.add_row(
+            stage,
+            f"{manifest.engine.build_s[stage]:.1f}",
+            f"{(built.folder / file).stat().st_size / 1e6:.1f}",
+            _counted(manifest.engine.layers[stage]),
+            "not looked at: no GPU" if inspected is None else _counted(inspected),
+        )
+    Console().print(table)
+    where = "ahead of time, on no GPU" if target.gpu is None else f"on {target.gpu.name}"
+    print(
+        f"{built.folder}: {len(manifest.files)} engines, {manifest.precision}, "
+        f"{manifest.engine.backend} {manifest.engine.version}, for "
+        f"{', '.join(target.architectures)}, built {where}; {total_s:.0f} s"
+    )
+
+
+def _counted(layers: dict[str, int]) -> str:
+    """Floating-point types alone: the others are positions and shapes."""
+    counts = {name: count for name, count in layers.items() if "float" in name}
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
