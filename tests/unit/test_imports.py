@@ -118,7 +118,6 @@ def run_python(code: str) -> str:
 def test_a_deployment_machine_needs_no_heavy_package() -> None:
     light = {"cli", "profiling", "drift", "runtime", "engines", "video"}
     light |= {
-        "folders",
         "manifests",
         "recipes",
         "recipe_files",

@@ -63,6 +63,9 @@ def build_engine(
         Path | None,
         typer.Option(help="What BUNDLE was exported from, where its graphs have to be made anew."),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Compare graphs that are made anew with PyTorch in fp32.")
+    ] = True,
     workspace: Annotated[
         int | None, typer.Option(metavar="MB", help="Most scratch memory of one layer.")
     ] = None,
@@ -101,6 +104,9 @@ def build_engine(
     manifest = read_manifest(bundle)
     precision = wanted.precision or _own_precision(manifest)
     chosen = wanted.backend or _installed_backend()
+    if find_spec(MODULES[chosen]) is None:
+        raise BackendError(f"{MODULES[chosen]} is not installed; install vpp-deploy[{chosen}]")
+    # Classic TensorRT must not even be tried without a GPU.
     target = choose_target(chosen, wanted.architectures, _this_gpu())
     trt = import_tensorrt(chosen)
     with Console(stderr=True).status("") as status:
@@ -109,7 +115,7 @@ def build_engine(
             check_sigterm()
             status.update(escape(step))
 
-        bundle = _typed_bundle(bundle, manifest, precision, checkpoint, tell)
+        bundle = _typed_bundle(bundle, manifest, precision, checkpoint, verify, tell)
     folder = out or Path("engines") / bundle.resolve().name
     replaced = ", replacing the engines there" if folder.exists() else ""
     named = ", ".join(target.architectures)
@@ -163,6 +169,7 @@ def _typed_bundle(
     manifest: Manifest,
     precision: str,
     checkpoint: Path | None,
+    verify: bool,
     progress: Callable[[str], None],
 ) -> Path:
     """`bundle` if its graphs are such, else the one that is made beside it."""
@@ -170,13 +177,21 @@ def _typed_bundle(
         return bundle
     try:
         from vpp_deploy.export.typed import gpu_bundle
+        from vpp_deploy.parity import MIN_FRAMES, BundleVerifier
     except ImportError as error:
         raise BackendError(
             f"{bundle} has no graphs in {precision} for GPUs, and making them needs {error.name}, "
             "which is not installed; install vpp-deploy[export,cpu], or make them elsewhere with "
             f"`vpp-deploy export CHECKPOINT --{precision}`"
         ) from error
-    return gpu_bundle(bundle, precision, checkpoint, progress)
+    num_frames = MIN_FRAMES if verify else None
+    return gpu_bundle(
+        bundle,
+        precision,
+        checkpoint,
+        progress,
+        lambda prepared: BundleVerifier(prepared, num_frames),
+    )
 
 
 def _print(built: EngineFolder, target: Target, total_s: float) -> None:
@@ -185,6 +200,7 @@ def _print(built: EngineFolder, target: Target, total_s: float) -> None:
     table = Table(title=f"{built.folder}")
     for column in ("stage", "seconds", "MB", "layers of the graph", "layers of the engine"):
         table.add_column(column, justify="left" if "layers" in column else "right")
+    unknown = "not seen: no such GPU" if target.gpu is None else "the library does not say"
     for stage, file in manifest.files.items():
         inspected = built.inspected[stage]
         table.add_row(
@@ -192,7 +208,7 @@ def _print(built: EngineFolder, target: Target, total_s: float) -> None:
             f"{manifest.engine.build_s[stage]:.1f}",
             f"{(built.folder / file).stat().st_size / 1e6:.1f}",
             _counted(manifest.engine.layers[stage]),
-            "not looked at: no GPU" if inspected is None else _counted(inspected),
+            unknown if inspected is None else _counted(inspected),
         )
     Console().print(table)
     where = "ahead of time, on no GPU" if target.gpu is None else f"on {target.gpu.name}"

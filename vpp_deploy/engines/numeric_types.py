@@ -94,24 +94,23 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} in {name}" for name, count in sorted(counts.items())) or "none"
 
 
-def read_inspection(text: str) -> dict[str, int]:
+def read_inspection(text: str) -> dict[str, int] | None:
     """Tensors that the layers of a built engine give, by floating-point type.
 
     Args:
         text: what EngineInspector says of an engine built with detailed verbosity, in JSON.
 
-    Raises:
-        EngineError: it is not of the form that NVIDIA documents.
+    Returns:
+        The counts, or None if it says no types in the form that NVIDIA documents.
     """
     try:
         layers = json.loads(text)["Layers"]
-        formats = [out["Format/Datatype"] for layer in layers for out in layer["Outputs"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(
-            "the engine cannot be inspected: what EngineInspector says has another form than this "
-            f"version knows ({type(error).__name__}: {error}); report the version of TensorRT"
-        ) from error
-    return dict(Counter(name for text in formats for name in _float_types(str(text))))
+        outputs = [out for layer in layers for out in layer.get("Outputs", ())]
+        given = [str(value) for out in outputs for k, value in out.items() if "Datatype" in k]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    counts = Counter(name for types in given for name in _float_types(types))
+    return dict(counts) if counts else None
 
 
 _SPELLINGS = {
@@ -128,17 +127,21 @@ def _float_types(text: str) -> Iterator[str]:
             yield name
 
 
-def check_inspection(
-    stage: str, precision: str, network: TypeCount, outputs: dict[str, int]
-) -> None:
+def check_inspection(stage: str, precision: str, count: TypeCount, outputs: dict[str, int]) -> None:
     """Refuses an engine that computes in something else than its network.
+
+    Args:
+        stage: its name.
+        precision: that was asked for.
+        count: of its network.
+        outputs: of its engine, as `read_inspection` gives them.
 
     Raises:
         EngineError: it uses a half-precision type that was not asked for, or not the one that was.
     """
     asked = _FLOATS[precision]
     strange = set(outputs) - {asked, "float32"}
-    if strange or (asked in network.products and asked not in outputs):
+    if strange or (asked in count.products and asked not in outputs):
         raise EngineError(
             f"the engine of {stage} was asked for in {precision}, and its layers give "
             f"{_listed(outputs)}; this TensorRT does not keep the graph's types"

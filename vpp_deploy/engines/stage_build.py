@@ -55,8 +55,8 @@ class BuiltStage:
         engine: its bytes.
         build_s: how long it took, parsing included.
         layers: of the network, by the numeric type that they give.
-        inspected: tensors that the engine's own layers give, by floating-point type; None: there
-            is no GPU here to look at it with.
+        inspected: tensors that the engine's own layers give, by floating-point type; None: it was
+            not looked at, or does not say.
     """
 
     engine: bytes
@@ -172,7 +172,7 @@ def _serialised(builder: Any, network: Any, config: Any, monitor: Any) -> bytes 
     return None if memory is None else bytes(memory)
 
 
-def _inspect(trt: Any, log: Any, name: str, data: bytes) -> dict[str, int]:
+def _inspect(trt: Any, log: Any, name: str, data: bytes) -> dict[str, int] | None:
     runtime = trt.Runtime(log)
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
