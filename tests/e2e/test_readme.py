@@ -66,7 +66,7 @@ def test_commands_and_python(
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, (arguments, result.output)
         outputs.setdefault(arguments[0], result.output)
-    assert list(outputs) == ["export", "run", "profile"]
+    assert list(outputs) == ["export", "run", "build-engine", "verify", "profile"]
     # What the README shows of the output has the rows that the commands print, not their figures.
     shown = blocks("console")
     assert [first_cells(output) for output in outputs.values()] == list(map(first_cells, shown))

@@ -67,7 +67,7 @@ def build_engine(
         bool, typer.Option(help="Compare graphs that are made anew with PyTorch in fp32.")
     ] = True,
     workspace: Annotated[
-        int | None, typer.Option(metavar="MB", help="Most scratch memory of one layer.")
+        int | None, typer.Option(metavar="MB", help="Most scratch memory on the device.")
     ] = None,
     level: Annotated[
         int | None, typer.Option(min=0, max=5, help="Optimisation level of the builder.")
@@ -121,7 +121,9 @@ def build_engine(
     named = ", ".join(target.architectures)
     print(f"{bundle} by {chosen} {trt.__version__} for {named} to {folder}{replaced}")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    shown = console.is_terminal  # elsewhere an empty line would be left
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("", total=None)
 
         def show(stage: str, phase: str, done: int, total: int) -> None:
@@ -198,17 +200,23 @@ def _print(built: EngineFolder, target: Target, total_s: float) -> None:
     manifest = built.manifest
     assert manifest.engine is not None
     table = Table(title=f"{built.folder}")
-    for column in ("stage", "seconds", "MB", "layers of the graph", "layers of the engine"):
-        table.add_column(column, justify="left" if "layers" in column else "right")
-    unknown = "not seen: no such GPU" if target.gpu is None else "the library does not say"
+    seen = any(inspected is not None for inspected in built.inspected.values())
+    for column in (
+        "stage",
+        "seconds",
+        "MB",
+        "graph's layers",
+        *(["engine's layers"] if seen else []),
+    ):
+        left = column == "stage" or "layers" in column
+        table.add_column(column, justify="left" if left else "right")
     for stage, file in manifest.files.items():
-        inspected = built.inspected[stage]
         table.add_row(
             stage,
             f"{manifest.engine.build_s[stage]:.1f}",
             f"{(built.folder / file).stat().st_size / 1e6:.1f}",
             _counted(manifest.engine.layers[stage]),
-            unknown if inspected is None else _counted(inspected),
+            *([_counted(built.inspected[stage] or {})] if seen else []),
         )
     Console().print(table)
     where = "ahead of time, on no GPU" if target.gpu is None else f"on {target.gpu.name}"

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vpp_deploy.cli.arguments import parse_size
 from vpp_deploy.cli.opening import (
     BackendOption,
     ModelOptions,
@@ -63,12 +64,14 @@ def verify(
     """
     bounds = Bounds(min_tokens, min_tracks, min_iou, min_ids, max_features)
     with ExitStack() as stack:
-        size, stream = _frames(stack, model, against, video, frames)
+        input_size = _input_size((model, against))
+        size, stream = _frames(stack, input_size, video, frames)
         opened = []
         for path, chosen in ((model, backend), (against, against_backend)):
             # Under the published rule the numbers of tokens vary, and nothing could be compared.
             own = is_checkpoint(path)
-            options = ModelOptions(chosen, threads, "budgets" if own else None, recipe, None)
+            fitting = input_size if own else None
+            options = ModelOptions(chosen, threads, "budgets" if own else None, recipe, fitting)
             opened.append(open_model(path, options, size))
             print(describe(path, opened[-1]))
         with Console(stderr=True).status("") as status:
@@ -88,15 +91,22 @@ def verify(
         raise EngineError(f"{model} drifts from {against}: " + "; ".join(failures))
 
 
+def _input_size(models: Sequence[Path]) -> str | None:
+    """Of a bundle or an engine among the models, as `--size` takes it: a checkpoint has to fit."""
+    for path in models:
+        if not is_checkpoint(path):
+            return "x".join(map(str, read_manifest(path).preprocessing.input_size))
+    return None
+
+
 def _frames(
-    stack: ExitStack, model: Path, against: Path, video: Path | None, count: int
+    stack: ExitStack, input_size: str | None, video: Path | None, count: int
 ) -> tuple[tuple[int, int], Iterator[Frame]]:
     """Size of the frames, and the frames."""
     if video is not None:
         source = stack.enter_context(open_source(video, stop=count))
         return source.frame_size, iter(source)
-    bundles = [path for path in (model, against) if not is_checkpoint(path)]
-    size = read_manifest(bundles[0]).preprocessing.input_size if bundles else _FRAME_SIZE
+    size = _FRAME_SIZE if input_size is None else parse_size(input_size)
     return size, itertools.islice(moving_scene(size, count, 0), count)
 
 

@@ -23,7 +23,8 @@ class EngineRecipe:
         precision: of the graphs, "fp32", "fp16" or "bf16".
         architectures: compute capabilities, as "8.6", to build for with TensorRT for RTX; the other
             one builds for the GPU that it runs on. Empty: this machine's, or the library's choice.
-        workspace_mb: most scratch memory of one layer, in MiB; None: the library's limit.
+        workspace_mb: most scratch memory, in MiB: of one layer, with TensorRT for RTX of a whole
+            stage; None: the library's limit.
         level: builder's optimisation level, 0 to 5; None: the library's.
         max_frame_size: (H, W) of the largest frames whose masks are made on the device.
 

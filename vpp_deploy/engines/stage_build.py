@@ -76,7 +76,7 @@ def build_stage(
     """Builds an engine.
 
     Args:
-        trt: the module `tensorrt` (11, or 10 from 10.3 on) or `tensorrt_rtx`. The former must not
+        trt: the module `tensorrt` (11, or 10 from 10.16 on) or `tensorrt_rtx`. The former must not
             be touched on a machine without a GPU: it crashes.
         job: what to build.
         timing_cache: measured before, and added to; None: not used.
