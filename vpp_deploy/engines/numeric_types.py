@@ -104,8 +104,8 @@ def read_inspection(text: str) -> dict[str, int] | None:
         The counts, or None if it says no types in the form that NVIDIA documents.
     """
     try:
-        layers = json.loads(text)["Layers"]
-        outputs = [out for layer in layers for out in layer.get("Outputs", ())]
+        entries = json.loads(text)["Layers"]
+        outputs = [out for entry in entries for out in entry.get("Outputs", ())]
         given = [str(value) for out in outputs for k, value in out.items() if "Datatype" in k]
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -82,7 +82,7 @@ class FeatureProjection(nn.Module):
         height, width = stride4_BSHW.shape[2:]
         prior_BDS = self.prior4 @ stride4_BSHW.flatten(2) + self.bias4
         c2_BChw = self._as_map(at_8_BSC.transpose(1, 2), (height // 2, width // 2))
-        enlarged = F.conv_transpose2d(c2_BChw, self.up4, stride=2)
+        enlarged = _enlarged(c2_BChw, self.up4)
         tokens = self._tokens(self.tokens4, tokens_BCN, (height, width))
         return self._as_map(prior_BDS, (height, width)) + enlarged + tokens
 
@@ -96,6 +96,19 @@ class FeatureProjection(nn.Module):
     @staticmethod
     def _as_map(planes_BDS: Tensor, size: tuple[int, int]) -> Tensor:
         return planes_BDS.reshape(*planes_BDS.shape[:2], *size)
+
+
+def _enlarged(x_BChw: Tensor, weight_CD22: Tensor) -> Tensor:
+    """A transposed convolution of kernel and stride 2: (B, D, 2h, 2w)."""
+    if weight_CD22.dtype != torch.bfloat16:
+        return F.conv_transpose2d(x_BChw, weight_CD22, stride=2)
+    # TensorRT for RTX 1.7 has no kernel for it in bfloat16 ("Could not find any implementation");
+    # to be removed with support for that version.
+    _, width, *_ = weight_CD22.shape
+    batch, _, height, breadth = x_BChw.shape
+    planes_BES = weight_CD22.flatten(1).T @ x_BChw.flatten(2)
+    parts = planes_BES.reshape(batch, width, 2, 2, height, breadth)
+    return parts.permute(0, 1, 4, 2, 5, 3).reshape(batch, width, 2 * height, 2 * breadth)
 
 
 class MaskEmbedding(nn.Module):
