@@ -41,14 +41,15 @@ Compare = Callable[[Workplace, Case, Contender, int], Check]
 
 
 def verdict(checks: Sequence[Check]) -> str:
-    """In words: "yes", "NO: why", or "not checked: why"."""
+    """In words: "yes", or "NO", "partly" or "not checked" with the reason after a colon."""
     failures = [f"{check.against}: {clause}" for check in checks for clause in check.failures]
     if failures:
         return f"NO: {'; '.join(failures)}"
     missing = [f"{c.against}: {c.not_made}" for c in checks if c.not_made is not None]
-    if missing or not checks:
-        return f"not checked: {'; '.join(missing) or 'nothing to compare with'}"
-    return "yes"
+    if not missing and checks:
+        return "yes"
+    how_far = "partly" if len(missing) < len(checks) else "not checked"
+    return f"{how_far}: {'; '.join(missing) or 'nothing to compare with'}"
 
 
 def against_exact(workplace: Workplace, case: Case, contender: Contender, num_frames: int) -> Check:

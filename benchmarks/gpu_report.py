@@ -26,7 +26,7 @@ class Row:
         status: "not run", "failed" or "timed".
         reason: why it was not run or failed.
         kind: what ran, for people to read.
-        correct: "yes", "NO: why", "not checked: why"; empty: it did not come to that.
+        correct: what `gpu_checks.verdict` says; empty: it did not come to that.
         checks: what was compared, and what was seen.
         open_s: from nothing to a model that is ready, what it is made from being there or made.
         first_ms: of the very first frame.

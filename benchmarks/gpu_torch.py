@@ -123,12 +123,8 @@ class DeviceTorchRunner(TorchRunner):
             self._table[edge.input] = value.clone() if self._compiled else value
 
     def _eager(self, stage: str, arguments: list[Tensor]) -> Any:
-        module = self._plan.stages[stage]
-        if stage == "masks":
-            with self._device:  # it makes constants of its own
-                return module(*arguments)
         with encodings_on(self._device):
-            return module(*arguments)
+            return self._plan.stages[stage](*arguments)
 
     @contextlib.contextmanager
     def _watched(self, stage: str) -> Iterator[None]:

@@ -53,8 +53,8 @@ class _Values:
     spread: float = 0.0
     count: int = 0
 
-    def add(self, got: NDArray[np.floating], expected: NDArray[np.floating]) -> None:
-        difference = got.astype(np.float32) - expected.astype(np.float32)
+    def add(self, got: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        difference = got - expected
         self.largest = max(self.largest, float(np.nan_to_num(abs(difference), nan=np.inf).max()))
         self.squares += float(np.square(difference, dtype=np.float64).sum())
         self.spread = max(self.spread, float(expected.std(dtype=np.float64)))
@@ -71,6 +71,7 @@ class DriftReport:
         instances: tracked instances of both models, matched ones counted once.
         ious: mask IoU of each matched pair.
         values: feature map to its differences.
+        missed: selectors that had no frame to choose in.
     """
 
     frames: int = 0
@@ -78,6 +79,7 @@ class DriftReport:
     instances: int = 0
     ious: list[float] = field(default_factory=list)
     values: dict[str, _Values] = field(default_factory=dict)
+    missed: tuple[str, ...] = ()
     _pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     @property
@@ -94,18 +96,14 @@ class DriftReport:
     def same_ids(self) -> float:
         """Share of the matched pairs whose two ids belong together; NaN without any.
 
-        Ids belong together if neither was seen more often with another one.
+        Each id belongs to one other at most: the pairs seen most often are taken first.
         """
-        best_of_first: Counter[int] = Counter()
-        best_of_second: Counter[int] = Counter()
-        for (first, second), count in self._pairs.items():
-            best_of_first[first] = max(best_of_first[first], count)
-            best_of_second[second] = max(best_of_second[second], count)
-        agreeing = sum(
-            count
-            for (first, second), count in self._pairs.items()
-            if count == best_of_first[first] == best_of_second[second]
-        )
+        firsts, seconds, agreeing = set[int](), set[int](), 0
+        for (first, second), count in self._pairs.most_common():
+            if first not in firsts and second not in seconds:
+                firsts.add(first)
+                seconds.add(second)
+                agreeing += count
         return agreeing / self._pairs.total() if self._pairs else math.nan
 
     def feature_rms(self, name: str) -> float:
@@ -114,8 +112,9 @@ class DriftReport:
         return math.sqrt(values.squares / values.count) / (values.spread or 1.0)
 
     def failures(self, bounds: Bounds) -> list[str]:
-        """What is outside the bounds, a clause each."""
-        found = [
+        """What is outside the bounds or was not compared, a clause each."""
+        found = [f"no frame followed another, so {name} was not compared" for name in self.missed]
+        found += [
             f"{name} shares {np.mean(shares):.1%} of its tokens (at least {bounds.tokens:.0%})"
             for name, shares in self.token_shares.items()
             if not np.mean(shares) >= bounds.tokens
@@ -168,10 +167,20 @@ def measure_drift(model: OpenedModel, against: OpenedModel, frames: Iterable[Fra
             _add_tokens(report, model.runner, against.runner)
         for name in FEATURES:
             values = report.values.setdefault(name, _Values())
-            values.add(model.runner.download(name), against.runner.download(name))
+            values.add(_features(model.runner, name), _features(against.runner, name))
         report.add_tracks(first.tracks, second.tracks)
         report.frames += 1
+    names = [label for label, _ in _selections(model.runner.spec)]
+    report.missed = tuple(name for name in names if name not in report.token_shares)
     return report
+
+
+def _features(runner: PipelineRunner, name: str) -> NDArray[np.float32]:
+    """In float32; a device gives bfloat16, which NumPy does not have, as its bits."""
+    array = runner.download(name)
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
 
 
 def _check_comparable(model: OpenedModel, against: OpenedModel) -> None:
@@ -185,7 +194,7 @@ def _check_comparable(model: OpenedModel, against: OpenedModel) -> None:
         if a != b:
             raise BundleError(
                 f"{model.name} and {against.name} have different {what} ({a} and {b}); compare "
-                "models of one export recipe (of a checkpoint: --rule budgets)"
+                "models of one export recipe"
             )
     if one.batch != 1:
         raise BundleError(f"{model.name} steps {one.batch} streams; compare models of one stream")

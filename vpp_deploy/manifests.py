@@ -125,7 +125,7 @@ class Manifest:
     checkpoint_sha256: str
     versions: dict[str, str]
     verification: dict[str, Any] | None
-    engine: EngineBuild | None = None
+    engine: EngineBuild | None
 
 
 def hash_file(path: Path) -> str:
@@ -306,6 +306,8 @@ def _engine_contradictions(manifest: Manifest, stages: set[str]) -> Iterator[str
     for what in ("build_s", "layers", "graphs_sha256"):
         if getattr(build, what).keys() != stages:
             yield f"engine.{what} is given for {sorted(getattr(build, what))}, not for every stage"
+    if min(build.max_frame_size) < 1:
+        yield f"engine.max_frame_size is {build.max_frame_size}, no size of a frame"
     if not build.architectures or not all(
         re.fullmatch(r"\d{1,2}\.\d", architecture) for architecture in build.architectures
     ):

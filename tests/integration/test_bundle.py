@@ -387,7 +387,8 @@ class TestManifest:
 
     def test_dense(self, mini_dense_bundle: ExportedMini) -> None:
         manifest = mini_dense_bundle.manifest
-        assert [stage.name for stage in manifest.pipeline.stages] == ["stem", "trunk", "head"]
+        names = [stage.name for stage in manifest.pipeline.stages]
+        assert names == ["stem", "trunk", "head", "masks"]
         assert manifest.budgets == ()
         assert manifest.pipeline.state == ()
         assert manifest.pipeline.cold_start is None
@@ -456,7 +457,7 @@ class TestManifest:
         with pytest.raises(BundleError, match="is no bundle"):
             open_bundle(tmp_path / path)
 
-    @pytest.mark.parametrize("schema", [0, 1, 3, "2", None, [2]])
+    @pytest.mark.parametrize("schema", [0, 1, 2, 4, "3", None, [3]])
     def test_another_schema(self, copied: Path, schema: object) -> None:
         edit(copied, schema=schema)
         with pytest.raises(BundleError, match="schema"):
@@ -472,7 +473,7 @@ class TestManifest:
             b"null",
             b'"text"',
             b"\xff\xfe\x00",
-            b'{"schema": 2}',
+            b'{"schema": 3}',
             b"[" * 100_000,
         ],
     )

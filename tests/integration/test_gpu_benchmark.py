@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from benchmarks.gpu import main
 from benchmarks.gpu_acceptance import ask
 from benchmarks.gpu_cases import Case, Own, cases_of
-from benchmarks.gpu_checks import against_exact
+from benchmarks.gpu_checks import Check, against_exact, verdict
 from benchmarks.gpu_contenders import Contender, ModelContender
 from benchmarks.gpu_methods import METHODS, Method, chosen
 from benchmarks.gpu_run import Settings, benchmark
@@ -181,7 +181,7 @@ class TestReport:
         assert not answer["accepted"]
         assert "driver" in answer["answer"]
 
-    def test_a_crash_is_an_answer(self) -> None:
+    def test_no_answer_is_an_answer(self) -> None:
         answer = ask("tensorrt-rtx", timeout_s=0.01)
         assert not answer["accepted"]
         assert answer["answer"] == "gave no answer within 0.01 s after: the start"
@@ -223,6 +223,16 @@ class TestCommandLine:
         result = self.run("--device", "cpu", "--checkpoint", str(own.checkpoint))
         assert result.exit_code == 2
         assert "--recipe" in result.stderr
+
+
+def test_verdicts() -> None:
+    passed, failed = Check("fp32"), Check("fp32", failures=["far off"])
+    missing = Check("the CPU", not_made="it is away")
+    assert verdict([passed]) == "yes"
+    assert verdict([missing, failed]) == "NO: fp32: far off"
+    assert verdict([passed, missing]) == "partly: the CPU: it is away"
+    assert verdict([missing]) == "not checked: the CPU: it is away"
+    assert verdict([]) == "not checked: nothing to compare with"
 
 
 def test_the_important_ones_come_first() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from rich.table import Table
 from vpp_deploy.cli.arguments import parse_frame_size
 from vpp_deploy.cli.signals import check_sigterm
 from vpp_deploy.engines.architectures import parse_sm
-from vpp_deploy.engines.build import EngineFolder, build_engines
+from vpp_deploy.engines.build import EngineFolder, build_engines, export_option
 from vpp_deploy.engines.recipes import BACKENDS, EngineRecipe, load_engine_recipe
 from vpp_deploy.engines.target import Gpu, Target, choose_target
 from vpp_deploy.errors import BackendError, BundleError
@@ -184,16 +185,10 @@ def _typed_bundle(
         raise BackendError(
             f"{bundle} has no graphs in {precision} for GPUs, and making them needs {error.name}, "
             "which is not installed; install vpp-deploy[export,cpu], or make them elsewhere with "
-            f"`vpp-deploy export CHECKPOINT --{precision}`"
+            f"`vpp-deploy export CHECKPOINT {export_option(precision)}`"
         ) from error
-    num_frames = MIN_FRAMES if verify else None
-    return gpu_bundle(
-        bundle,
-        precision,
-        checkpoint,
-        progress,
-        lambda prepared: BundleVerifier(prepared, num_frames),
-    )
+    verifier = partial(BundleVerifier, num_frames=MIN_FRAMES) if verify else None
+    return gpu_bundle(bundle, precision, checkpoint, progress, verifier)
 
 
 def _print(built: EngineFolder, target: Target, total_s: float) -> None:
@@ -219,7 +214,15 @@ def _print(built: EngineFolder, target: Target, total_s: float) -> None:
             *([_counted(built.inspected[stage] or {})] if seen else []),
         )
     Console().print(table)
-    where = "ahead of time, on no GPU" if target.gpu is None else f"on {target.gpu.name}"
+    alone = target.gpu is None or target.ahead_of_time
+    where = "ahead of time, on no GPU" if alone else f"on {manifest.engine.gpu}"
+    if target.gpu is not None and not seen:
+        typer.secho(
+            "note: the library does not say what the engines' layers compute in; what was checked "
+            "is its network",
+            err=True,
+            fg="yellow",
+        )
     print(
         f"{built.folder}: {len(manifest.files)} engines, {manifest.precision}, "
         f"{manifest.engine.backend} {manifest.engine.version}, for "

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,8 +26,9 @@ from vpp_deploy.cli.opening import (
 )
 from vpp_deploy.cli.signals import check_sigterm
 from vpp_deploy.drift import FEATURES, Bounds, DriftReport, measure_drift
-from vpp_deploy.errors import EngineError
-from vpp_deploy.manifests import read_manifest
+from vpp_deploy.errors import BundleError
+from vpp_deploy.manifests import MANIFEST_NAME, read_manifest
+from vpp_deploy.profiling.writing import check_writable, write_aside
 from vpp_deploy.video.source import Frame, open_source
 from vpp_deploy.video.synthetic import moving_scene
 
@@ -62,6 +64,14 @@ def verify(
 
     Example: vpp-deploy verify engines/tiny-40-fp16 --against export/tiny-40 --video street.mp4
     """
+    for path, chosen in ((model, backend), (against, against_backend)):
+        ModelOptions(chosen, None, None, None, None).check([path])
+    ModelOptions(None, None, None, recipe, None).check([model, against])
+    if json_file is not None:
+        taken = [model, against, *(path for path in (video, recipe) if path is not None)]
+        if any(json_file.resolve() in (p.resolve(), p.resolve() / MANIFEST_NAME) for p in taken):
+            raise typer.BadParameter(f"--json {json_file} would overwrite what is compared")
+        check_writable(json_file)
     bounds = Bounds(min_tokens, min_tracks, min_iou, min_ids, max_features)
     with ExitStack() as stack:
         input_size = _input_size((model, against))
@@ -86,9 +96,9 @@ def verify(
     _print(report, bounds)
     failures = report.failures(bounds)
     if json_file is not None:
-        json_file.write_text(json.dumps(_document(report, failures)) + "\n")
+        write_aside(json_file, json.dumps(_document(report, failures), allow_nan=False) + "\n")
     if failures:
-        raise EngineError(f"{model} drifts from {against}: " + "; ".join(failures))
+        raise BundleError(f"{model} drifts from {against}: " + "; ".join(failures))
 
 
 def _input_size(models: Sequence[Path]) -> str | None:
@@ -120,7 +130,8 @@ def _print(report: DriftReport, bounds: Bounds) -> None:
     for name in FEATURES:
         rms, largest = f"{report.feature_rms(name):.1e}", f"{report.values[name].largest:.1e}"
         table.add_row(f"{name}, RMS of spread; largest", rms, largest, f"<= {bounds.features}")
-    table.add_row("instances found by both", f"{report.matched:.2%}", "", f">= {bounds.tracks:.0%}")
+    matched = f"{report.matched:.2%}" if report.instances else "none seen"
+    table.add_row("instances found by both", matched, "", f">= {bounds.tracks:.0%}")
     if report.ious:
         worst = f"{min(report.ious):.4f}"
         table.add_row("mask IoU of those", f"{report.mean_iou:.4f}", worst, f">= {bounds.iou}")
@@ -136,7 +147,10 @@ def _document(report: DriftReport, failures: list[str]) -> dict[str, Any]:
             for name, shares in report.token_shares.items()
         },
         "features": {
-            name: {"rms_share_of_spread": report.feature_rms(name), "largest": values.largest}
+            name: {
+                "rms_share_of_spread": _number(report.feature_rms(name)),
+                "largest": _number(values.largest),
+            }
             for name, values in report.values.items()
         },
         "instances": report.instances,
@@ -145,3 +159,8 @@ def _document(report: DriftReport, failures: list[str]) -> dict[str, Any]:
         "same_identity": report.same_ids if report.ious else None,
         "failures": failures,
     }
+
+
+def _number(value: float) -> float | None:
+    """None for what JSON has no number for."""
+    return value if math.isfinite(value) else None

@@ -13,7 +13,14 @@ from vpp_deploy.engines.target import Target
 from vpp_deploy.engines.timing_cache import TimingCache, cache_file
 from vpp_deploy.errors import BundleError, EngineError
 from vpp_deploy.folders import staged_folder
-from vpp_deploy.manifests import EngineBuild, Manifest, hash_file, read_manifest, write_manifest
+from vpp_deploy.manifests import (
+    MANIFEST_NAME,
+    EngineBuild,
+    Manifest,
+    hash_file,
+    read_manifest,
+    write_manifest,
+)
 from vpp_deploy.specs import StageSpec
 
 Progress = Callable[[str, str, int, int], None]
@@ -65,6 +72,11 @@ def build_engines(
     _check_buildable(bundle, manifest, recipe)
     if folder.resolve() == bundle.resolve():
         raise EngineError(f"{folder} is the bundle itself; choose another folder with --out")
+    if (folder / MANIFEST_NAME).is_file() and read_manifest(folder).engine is None:
+        raise EngineError(
+            f"{folder} holds a bundle of graphs, and would be replaced; choose another folder with "
+            "--out"
+        )
     cache = _timing_cache(trt, folder, target)
     built: dict[str, BuiltStage] = {}
     with staged_folder(folder, EngineError) as staging:
@@ -131,6 +143,11 @@ def stage_profiles(
     )
 
 
+def export_option(precision: str) -> str:
+    """What makes `vpp-deploy export` write graphs for GPUs in this precision."""
+    return "--target gpu" if precision == "fp32" else f"--{precision}"
+
+
 def _check_buildable(bundle: Path, manifest: Manifest, recipe: EngineRecipe) -> None:
     if manifest.engine is not None:
         raise BundleError(f"{bundle} holds engines; name the bundle that they were built from")
@@ -142,7 +159,7 @@ def _check_buildable(bundle: Path, manifest: Manifest, recipe: EngineRecipe) -> 
     if recipe.precision not in (None, manifest.precision):
         raise BundleError(
             f"{bundle} is in {manifest.precision}, and precision is in the graphs; export it with "
-            f"--{recipe.precision}"
+            f"{export_option(recipe.precision)}"
         )
 
 
@@ -171,7 +188,7 @@ def _engine_manifest(
             backend=target.backend,
             version=trt.__version__,
             architectures=target.architectures,
-            gpu=None if target.gpu is None else target.gpu.name,
+            gpu=None if target.gpu is None or target.ahead_of_time else target.gpu.name,
             driver=None if target.gpu is None else target.gpu.driver,
             build_s={name: round(stage.build_s, 3) for name, stage in built.items()},
             layers={name: stage.layers for name, stage in built.items()},

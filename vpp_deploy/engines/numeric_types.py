@@ -24,6 +24,9 @@ _NAMES = {
     "BOOL": "bool",
 }
 _FLOATS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_FLOAT_STAGES = ("selector", "masks")
+"""Islands as a whole (`models/precision.py`): ranking, and masks."""
+
 _PRODUCTS = {"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM"}
 
 
@@ -87,6 +90,14 @@ def check_types(stage: str, precision: str, float32_products: int, count: TypeCo
             f"{stage} was asked for in {precision}, with {float32_products} matrix products and "
             f"convolutions in float32, and has {_listed(count.products)}; export the bundle again "
             f"with --{precision}"
+        )
+    if stage not in _FLOAT_STAGES and count.products.get(asked, 0) <= (
+        0 if asked == "float32" else float32_products
+    ):
+        raise EngineError(
+            f"{stage} was asked for in {precision}, and most of its matrix products and "
+            f"convolutions are not ({_listed(count.products)}); export the bundle again with "
+            f"--{precision}"
         )
 
 

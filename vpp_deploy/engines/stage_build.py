@@ -91,7 +91,9 @@ def build_stage(
     """
     start = time.perf_counter()
     name, log = job.stage.name, new_log(trt)
-    parsed = parse_stage(trt, log, job.graph, job.stage)
+    with ThreadPoolExecutor(1) as pool:
+        # Not in this thread: TensorRT swallows what its log raises, an interruption for one.
+        parsed = pool.submit(parse_stage, trt, log, job.graph, job.stage).result()
     count = count_types(parsed.network)
     check_types(name, job.precision, job.float32_products, count)
     monitor = new_monitor(trt, report)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from vpp_deploy.engines.architectures import RTX_DEFAULT
 from vpp_deploy.errors import EngineError
 
+_TURING = "7.5"
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -66,6 +68,11 @@ def choose_target(backend: str, asked: tuple[str, ...], gpu: Gpu | None) -> Targ
         return Target(backend, (gpu.architecture,), gpu, False)
     if not asked and gpu is not None and gpu.architecture not in RTX_DEFAULT:
         return Target(backend, (gpu.architecture,), gpu, False)
+    if _TURING in asked:
+        raise EngineError(
+            f"TensorRT for RTX has no float32 products for compute capability {_TURING}, and every "
+            "precision needs some; build for others"
+        )
     architectures = asked or RTX_DEFAULT
     fits = gpu is not None and gpu.architecture in architectures
     return Target(backend, architectures, gpu if fits else None, True)

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 from torch import nn
 
+from vpp_deploy import __version__
 from vpp_deploy.export.graphs import export_graph, without_last_outputs
 from vpp_deploy.export.lint import lint_graph
 from vpp_deploy.export.operations import count_float32_products, count_pipeline
@@ -26,7 +27,7 @@ from vpp_deploy.partition.plan import inspected_plan
 from vpp_deploy.partition.prepare import Prepared
 from vpp_deploy.specs import StageSpec
 
-_LIBRARIES = ("torch", "onnx", "onnxscript", "vpp-deploy")
+_LIBRARIES = ("torch", "onnx", "onnxscript")
 INSPECTED_HEAD = "head.inspected.onnx"
 _MAX_FRAME_SIDE = 16384
 
@@ -44,6 +45,12 @@ class OnnxBundle:
 
     folder: Path
     manifest: Manifest
+
+
+def library_versions() -> dict[str, str]:
+    """Of what makes the graphs, as installed."""
+    versions = {library: metadata.version(library) for library in _LIBRARIES}
+    return versions | {"vpp-deploy": __version__}
 
 
 def export_bundle(
@@ -143,6 +150,7 @@ def _manifest(prepared: Prepared, name: str, folder: Path, files: dict[str, str]
         sha256={file: hash_file(folder / file) for file in files.values()},
         checkpoint=str(prepared.checkpoint.path),
         checkpoint_sha256=prepared.checkpoint.sha256,
-        versions={library: metadata.version(library) for library in _LIBRARIES},
+        versions=library_versions(),
         verification=None,
+        engine=None,
     )

@@ -1,8 +1,10 @@
 """Half precision, and the islands that stay in float32.
 
 A model is lowered by casting its weights; what a module computes in follows from its weights' type,
-so this list alone decides it. Normalisations over channels are no island: LayerNormalization takes
-its statistics in float32 whatever its input is.
+so this list decides it. In float32 besides, whatever the list says: the frame until it is
+normalised, the pixel decoder's reference points, and what leaves the head. No islands are layer
+normalisations, which take their statistics in float32 whatever their input is, and softmax: its own
+error is part of what the verification of every export measures.
 """
 
 from dataclasses import dataclass

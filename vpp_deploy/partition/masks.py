@@ -57,9 +57,10 @@ class Masks(nn.Module):
         pixels_BMYX = row_weights_BYh[:, None] @ wide_BMhX
 
         inside_BMYX = pixels_BMYX > 0
-        ones_8 = torch.tensor([128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0])
+        places_8 = torch.arange(7, -1, -1, device=mask_logits.device)
+        ones_8 = 2.0**places_8
         bits_BMYG8 = inside_BMYX.reshape(*inside_BMYX.shape[:3], -1, 8).to(torch.float32) * ones_8
-        sums_BM = torch.where(inside_BMYX, pixels_BMYX.sigmoid(), 0.0).sum(dim=(2, 3))
+        sums_BM = torch.where(inside_BMYX, pixels_BMYX.sigmoid(), 0.0).sum(3).sum(2)
         checks_BM = chosen_BSw.reshape(batch, num_masks, -1).abs().mean(dim=2)
         return queries_BM, bits_BMYG8.sum(dim=4).to(torch.uint8), sums_BM, checks_BM
 

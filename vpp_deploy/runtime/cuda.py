@@ -5,6 +5,7 @@ without one it reports an error and does not crash.
 """
 
 import ctypes
+import gc
 import math
 import weakref
 from collections.abc import Callable
@@ -58,8 +59,8 @@ def list_gpus() -> list[Gpu]:
     cuda = import_cuda()
     if _checked(cuda, "reading the driver's version", cuda.cudaDriverGetVersion()) == 0:
         raise BackendError(
-            "this machine has no NVIDIA driver; install it, or run a bundle on the CPU "
-            "(--backend onnxruntime)"
+            "this machine has no NVIDIA driver; install it, or run a bundle for the CPU, which "
+            "needs none"
         )
     count = _checked(cuda, "looking for GPUs", cuda.cudaGetDeviceCount())
     if count == 0:
@@ -153,6 +154,17 @@ class CudaDevice:
         """As `Device` says."""
         cuda = self._cuda
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        # Memory that is found to be garbage meanwhile would be given back, which a capture forbids.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._captured(enqueue, mode)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _captured(self, enqueue: Callable[[], None], mode: Any) -> "_Graph":
+        cuda = self._cuda
         self._call("beginning a capture", cuda.cudaStreamBeginCapture(self._stream, mode))
         try:
             enqueue()

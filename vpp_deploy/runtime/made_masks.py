@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vpp_deploy.errors import BackendError
 from vpp_deploy.runtime.detections import Detections, PackedMask, Size
 from vpp_deploy.runtime.postprocess import Pairs, score_masks
 from vpp_deploy.runtime.resampling import resize_matrix
@@ -78,15 +79,22 @@ class MadeMasks:
         self._masks: list[dict[int, tuple[PackedMask, float]]] = [{} for _ in pairs]
         wanted = [set() if p is None else set(p.query_ids.tolist()) for p in pairs]
         self._collect(runner, wanted)
-        while any(want - have.keys() for want, have in zip(wanted, self._masks, strict=True)):
-            # The ranking is of all queries, so that every one has its turn.
-            made = runner.spec.tensor("mask_queries").shape[1]
-            runner.upload("mask_offset", np.array([self.calls * made]))
-            runner.run(STAGE)
-            self._collect(runner, wanted)
-            self.calls += 1
-        if self.calls > 1:
-            runner.upload("mask_offset", np.zeros(1, np.int64))
+        made = runner.spec.tensor("mask_queries").shape[1]
+        num_queries = runner.spec.tensor("class_logits").shape[1]
+        try:
+            while any(want - have.keys() for want, have in zip(wanted, self._masks, strict=True)):
+                # The ranking is of all queries, so that every one has its turn.
+                if self.calls * made >= num_queries:
+                    raise BackendError(
+                        "the stage masks ranks no query where one is expected; verify the model"
+                    )
+                runner.upload("mask_offset", np.array([self.calls * made]))
+                runner.run(STAGE)
+                self.calls += 1
+                self._collect(runner, wanted)
+        finally:
+            if self.calls > 1:
+                runner.upload("mask_offset", np.zeros(1, np.int64))
 
     def detections(self, stream: int, pairs: Pairs, frame_size: Size) -> Detections:
         """Instances of a stream's frame, as `postprocess.detect` returns them."""

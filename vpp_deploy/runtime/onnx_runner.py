@@ -50,7 +50,7 @@ class OnnxRunner:
         if manifest.precision == "bf16":
             raise BackendError(
                 f"{folder} computes in bf16, which ONNX Runtime does not on the CPU; run it on a "
-                "GPU, or export it with --fp16 or --fp32"
+                "GPU, or export it with --fp16"
             )
         self.owner: object = None
         self._spec = manifest.pipeline
@@ -240,4 +240,9 @@ def import_onnxruntime(extra: str = "cpu") -> Any:
         import onnxruntime
     except ImportError as error:
         raise BackendError(f"ONNX Runtime is not installed; install vpp-deploy[{extra}]") from error
+    except Exception as error:  # a broken installation fails as it likes
+        raise BackendError(
+            f"ONNX Runtime cannot be imported ({one_line(error)}); install vpp-deploy[{extra}] "
+            "again"
+        ) from error
     return onnxruntime

@@ -130,8 +130,11 @@ def open_checkpoint(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    prepare = prepare_published if rule == "published" else prepare_budgets
-    prepared = prepare(path, recipe_path, input_size)
+    if rule == "published":
+        prepared = prepare_published(path, recipe_path, input_size)
+    else:
+        # The reference, whatever precision the recipe exports.
+        prepared = prepare_budgets(path, recipe_path, input_size, "fp32", "cpu")
     return OpenedModel(
         name=path.name,
         kind=f"checkpoint on PyTorch (cpu), {rule} rule",

@@ -42,6 +42,7 @@ def run_probe(name: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        errors="replace",
     )
     try:
         output, _ = process.communicate(timeout=timeout_s)

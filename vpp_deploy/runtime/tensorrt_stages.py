@@ -153,7 +153,11 @@ class EngineStage:
                     f"{tuple(high)}, got {shape}; build one for such frames with "
                     "`vpp-deploy build-engine`"
                 )
-        self._check(not context.infer_shapes(), "the sizes of its inputs")
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise BackendError(f"TensorRT refuses {self._stage.name}: {error}") from error
+        self._check(not missing, "the sizes of its inputs")
         return context
 
     def _new_context(self) -> Any:

@@ -46,7 +46,10 @@ class TorchRunner:
 
     def upload(self, name: str, value: NDArray[Any]) -> None:
         """Replaces the tensor `name`; its size may differ from the last."""
-        self._table[name] = self._torch.from_numpy(np.array(value))
+        tensor = self._torch.from_numpy(np.array(value))
+        before = self._table.get(name)
+        # What was downloaded as float32, for want of bfloat16, goes back as what it was.
+        self._table[name] = tensor if before is None else tensor.to(before.dtype)
 
     def run(self, stage: str, *, cold: bool = False) -> None:
         """Calls the stage's module without gradients."""
