@@ -165,7 +165,7 @@ def _figures(report: DriftReport) -> dict[str, Any]:
     return {
         "frames": report.frames,
         "equal tokens": {n: sum(s) / len(s) for n, s in report.token_shares.items()},
-        "features": {name: report.feature_rms(name) for name in report.values},
+        "features": {name: values.rms_ratio for name, values in report.values.items()},
         "instances": report.instances,
         "found by both": report.matched,
         "mean IoU": report.mean_iou if report.ious else None,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import BundleError
+from vpp_deploy.parity_report import OutputDifference
 from vpp_deploy.results import Tracks
 from vpp_deploy.runtime.made_masks import STAGE
 from vpp_deploy.runtime.opening import OpenedModel
@@ -47,21 +48,6 @@ class Bounds:
 
 
 @dataclass
-class _Values:
-    largest: float = 0.0
-    squares: float = 0.0
-    spread: float = 0.0
-    count: int = 0
-
-    def add(self, got: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-        difference = got - expected
-        self.largest = max(self.largest, float(np.nan_to_num(abs(difference), nan=np.inf).max()))
-        self.squares += float(np.square(difference, dtype=np.float64).sum())
-        self.spread = max(self.spread, float(expected.std(dtype=np.float64)))
-        self.count += difference.size
-
-
-@dataclass
 class DriftReport:
     """What was seen so far.
 
@@ -78,7 +64,7 @@ class DriftReport:
     token_shares: dict[str, list[float]] = field(default_factory=dict)
     instances: int = 0
     ious: list[float] = field(default_factory=list)
-    values: dict[str, _Values] = field(default_factory=dict)
+    values: dict[str, OutputDifference] = field(default_factory=dict)
     missed: tuple[str, ...] = ()
     _pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
 
@@ -106,11 +92,6 @@ class DriftReport:
                 agreeing += count
         return agreeing / self._pairs.total() if self._pairs else math.nan
 
-    def feature_rms(self, name: str) -> float:
-        """Root mean square of a map's differences as a share of its spread."""
-        values = self.values[name]
-        return math.sqrt(values.squares / values.count) / (values.spread or 1.0)
-
     def failures(self, bounds: Bounds) -> list[str]:
         """What is outside the bounds or was not compared, a clause each."""
         found = [f"no frame followed another, so {name} was not compared" for name in self.missed]
@@ -128,11 +109,11 @@ class DriftReport:
             found.append(f"their masks' mean IoU is {self.mean_iou:.3f} (at least {bounds.iou})")
         if self.ious and not self.same_ids >= bounds.ids:
             found.append(f"{self.same_ids:.1%} of their ids correspond (at least {bounds.ids:.0%})")
-        for name in self.values:
-            if not self.feature_rms(name) <= bounds.features:
+        for name, values in self.values.items():
+            if not values.rms_ratio <= bounds.features:
                 found.append(
-                    f"{name} differs by {self.feature_rms(name):.1e} of its spread in the mean "
-                    f"square (at most {bounds.features})"
+                    f"{name} differs by {values.rms_ratio:.1e} of its spread in the mean square "
+                    f"(at most {bounds.features})"
                 )
         return found
 
@@ -166,7 +147,7 @@ def measure_drift(model: OpenedModel, against: OpenedModel, frames: Iterable[Fra
         if not first.first:
             _add_tokens(report, model.runner, against.runner)
         for name in FEATURES:
-            values = report.values.setdefault(name, _Values())
+            values = report.values.setdefault(name, OutputDifference())
             values.add(_features(model.runner, name), _features(against.runner, name))
         report.add_tracks(first.tracks, second.tracks)
         report.frames += 1

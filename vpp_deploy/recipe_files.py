@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vpp_deploy.errors import RecipeError
 from vpp_deploy.recipes import BudgetShares, ExportRecipe, ModelSettings, refuse, target_of
@@ -63,19 +64,27 @@ def load_recipe(path: str | Path) -> ExportRecipe:
     """
     path = Path(path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(
-            f"{path}: cannot read the recipe ({error.strerror}); expected a TOML file"
-        ) from error
-    except ValueError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
-    except RecursionError as error:
-        raise RecipeError(f"{path}: not valid TOML: nested too deeply") from error
-    try:
-        return _build(document)
+        return _build(read_toml(path))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The document in a recipe file.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not TOML; the message does not name it.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(
+            f"cannot read the recipe ({error.strerror}); expected a TOML file"
+        ) from error
+    except ValueError as error:
+        raise RecipeError(f"not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise RecipeError("not valid TOML: nested too deeply") from error
 
 
 def find_recipe(folder: str | Path, identity: ModelIdentity) -> Path:

@@ -128,7 +128,7 @@ def _print(report: DriftReport, bounds: Bounds) -> None:
         values = f"{np.mean(shares):.2%}", f"{min(shares):.2%}", f">= {bounds.tokens:.0%}"
         table.add_row(f"equal tokens, {name}", *values)
     for name in FEATURES:
-        rms, largest = f"{report.feature_rms(name):.1e}", f"{report.values[name].largest:.1e}"
+        rms, largest = f"{report.values[name].rms_ratio:.1e}", f"{report.values[name].largest:.1e}"
         table.add_row(f"{name}, RMS of spread; largest", rms, largest, f"<= {bounds.features}")
     matched = f"{report.matched:.2%}" if report.instances else "none seen"
     table.add_row("instances found by both", matched, "", f">= {bounds.tracks:.0%}")
@@ -148,7 +148,7 @@ def _document(report: DriftReport, failures: list[str]) -> dict[str, Any]:
         },
         "features": {
             name: {
-                "rms_share_of_spread": _number(report.feature_rms(name)),
+                "rms_share_of_spread": _number(values.rms_ratio),
                 "largest": _number(values.largest),
             }
             for name, values in report.values.items()

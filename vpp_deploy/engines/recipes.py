@@ -1,12 +1,12 @@
 """Engine recipes: how to build, in TOML files named after the hardware that they are for."""
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from vpp_deploy.engines.architectures import is_architecture
 from vpp_deploy.errors import RecipeError
+from vpp_deploy.recipe_files import read_toml
 from vpp_deploy.recipes import refuse
 
 BACKENDS = ("tensorrt", "tensorrt-rtx")
@@ -76,15 +76,7 @@ def load_engine_recipe(path: Path) -> EngineRecipe:
         RecipeError: the file cannot be read, or a key is unknown, of another type or out of range.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(
-            f"{path}: cannot read the recipe ({error.strerror}); expected a TOML file"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
-    try:
-        values = {key: _checked(key, value) for key, value in document.items()}
+        values = {key: _checked(key, value) for key, value in read_toml(path).items()}
         return EngineRecipe(**values)  # type: ignore[arg-type]  # checked by the table of forms
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
