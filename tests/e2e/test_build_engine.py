@@ -145,7 +145,7 @@ class TestRefusals:
         document["checkpoint"] = "gone.pth"
         (folder / MANIFEST_NAME).write_text(json.dumps(document))
         said = fails("build-engine", "--fp16", RTX, cwd=tmp_path)
-        assert "gone.pth is not here" in said
+        assert "gone.pth is not there" in said
         assert "--checkpoint" in said
         assert [path.name for path in tmp_path.iterdir()] == ["export"]
 

@@ -286,7 +286,9 @@ class TestSeveral:
 
     def test_one_video(self, clip: Path, mini_bundle_of_3: ExportedMini, tmp_path: Path) -> None:
         result = succeeds("run", clip, "--model", mini_bundle_of_3.folder, cwd=tmp_path)
-        assert "clip.mp4, milliseconds a step of 3 streams" in result.stdout
+        # A title is as wide as its table, and goes on in the next line.
+        shown = " ".join(result.stdout.split())
+        assert "clip.mp4, milliseconds a step of 3 streams" in shown
         assert "whole step" in result.stdout
         assert "note: 2 of the model's 3 streams had no video" in result.stderr
         summary = assert_outputs(tmp_path / "runs" / "clip", FRAMES, INPUT_SIZE)
