@@ -148,7 +148,7 @@ class TestRefusals:
 
     def test_what_the_library_says_is_passed_on(self, bundle: Path, tmp_path: Path) -> None:
         """Turing multiplies no float32 matrices, and the third stage fails."""
-        with pytest.raises(EngineError, match="no float32 products for compute capability 7.5"):
+        with pytest.raises(EngineError, match=r"no float32 products for compute capability 7\.5"):
             choose_target("tensorrt-rtx", ("7.5",), None)
         turing = Target("tensorrt-rtx", ("7.5",), None, ahead_of_time=True)
         said = self.refused(bundle, tmp_path / "out", EngineError, target=turing)
