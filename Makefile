@@ -18,8 +18,9 @@ demo: $(VENV)/.demo
 	$(BIN)/vpp-deploy export demo/tiny.safetensors --like "$$clip" --out export/demo && \
 	$(BIN)/vpp-deploy run "$$clip" --model export/demo --stop 40 --annotate --out demo/bikes
 
+# One process for each of two cores; a file stays in one, with the models that it exports.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

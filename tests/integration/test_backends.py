@@ -19,15 +19,16 @@ FOLDER = Path("some/folder")
 
 
 def engine_of(manifest: Manifest, backend: str = "tensorrt-rtx") -> Manifest:
+    stages = [stage.name for stage in manifest.pipeline.stages]
     build = EngineBuild(
         backend=backend,
         version="1.7.1",
         architectures=("8.6",),
         gpu=None,
         driver=None,
-        build_s={},
-        layers={},
-        graphs_sha256={},
+        build_s=dict.fromkeys(stages, 1.0),
+        layers={stage: {"float32": 1} for stage in stages},
+        graphs_sha256=dict.fromkeys(stages, ""),
         max_frame_size=(1080, 64),
     )
     return dataclasses.replace(manifest, engine=build)
@@ -75,7 +76,7 @@ class TestChoice:
 class TestMissing:
     @without_gpu
     def test_cuda(self, mini_dense_bundle: ExportedMini) -> None:
-        with pytest.raises(BackendError, match=r"no NVIDIA driver.*--backend onnxruntime"):
+        with pytest.raises(BackendError, match="no NVIDIA driver"):
             open_bundle(mini_dense_bundle.folder, "onnxruntime-cuda")
 
     @without_gpu
