@@ -6,28 +6,40 @@ from pathlib import Path
 from vpp_deploy.errors import VideoError
 from vpp_deploy.video.frames import Frame, VideoSource
 from vpp_deploy.video.image_folder import ImageFolder
-from vpp_deploy.video.video_file import VideoFile
+from vpp_deploy.video.live import LiveOptions, open_address
+from vpp_deploy.video.live_address import SCHEMES, live_address
+from vpp_deploy.video.video_file import VideoFile, open_file
 
-__all__ = ["Frame", "VideoSource", "open_source"]
+__all__ = ["Frame", "LiveOptions", "VideoSource", "open_source"]
+
+_ON_TIME = LiveOptions()
 
 
 def open_source(
-    path: str | Path, start: int = 0, stop: int | None = None, stride: int = 1
+    place: str | Path,
+    start: int = 0,
+    stop: int | None = None,
+    stride: int = 1,
+    *,
+    live: LiveOptions = _ON_TIME,
 ) -> VideoSource:
-    """Open a video file or a folder of images for reading frames once, in order.
+    """Open a video file, a folder of images, a URL or a camera for reading frames once, in order.
 
     Args:
-        path: a file that FFmpeg reads, or a folder of images.
+        place: a file that FFmpeg reads, a folder of images, a URL (as text: a Path would lose a
+            slash) or a camera (/dev/video0).
         start: first frame to give, from 0.
         stop: the frame to end before; None reads to the end.
         stride: every how manieth frame to give, from `start` on.
+        live: how URLs and cameras are waited for.
 
     Returns:
         A context manager that iterates over frames.
 
     Raises:
         VideoError: bad range, no such file, or a source that cannot be read. Iterating raises it,
-            too: when the frame size changes, and at the end if the range gave no frame.
+            too: when the frame size of a file changes, when a connection is lost for good, and at
+            the end if the range gave no frame.
     """
     stop_at = sys.maxsize if stop is None else stop
     if start < 0 or stride < 1 or stop_at <= start:
@@ -36,9 +48,15 @@ def open_source(
             "0 <= start < stop and stride >= 1"
         )
     selected = range(start, stop_at, stride)
-    path = Path(path)
+    address = live_address(str(place))
+    if address is not None:
+        return open_address(address, selected, live)
+    path = Path(place)
     if path.is_dir():
         return ImageFolder(path, selected)
     if not path.exists():
-        raise VideoError(f"{path}: no such file or folder; check the path (URLs are not read)")
-    return VideoFile(path, selected)
+        raise VideoError(
+            f"{path}: no such file or folder; check the path (URLs begin with one of "
+            f"{', '.join(SCHEMES)} and ://)"
+        )
+    return VideoFile(open_file(path), path, selected)

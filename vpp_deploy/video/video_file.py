@@ -1,61 +1,73 @@
-"""Frames from any file that FFmpeg reads, through PyAV."""
+"""Frames from any video with an end that FFmpeg reads, through PyAV."""
 
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import numpy as np
-from av.buffer import Buffer
+from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from vpp_deploy.errors import VideoError
+from vpp_deploy.video.decoder import ToRgb, video_stream
 from vpp_deploy.video.frames import Frame, VideoSource
 
 # Headers state frame counts and durations loosely: a few frames less is no sign of damage.
 _HEADER_TOLERANCE = 0.95
 
 
-class VideoFile(VideoSource):
-    """A video file; frames are upright as players show them, pixels are taken as square.
-
-    The first frame's rotation holds for all. Colours are converted by the matrix and range that the
-    frames are tagged with (FFmpeg's default, BT.601, where they are not). Packets that do not
-    decode are skipped and counted. A range is reached by decoding everything before it: seeking is
-    not frame-exact in every format.
+def open_file(path: Path) -> InputContainer:
+    """Open a file that FFmpeg reads.
 
     Raises:
-        VideoError: the file cannot be read, has no video stream, or none of it decodes.
+        VideoError: it cannot.
+    """
+    try:
+        # An absolute path, lest "a:b.mp4" is taken for protocol "a". Tags in another encoding than
+        # UTF-8 must not keep a video from being opened.
+        return av.open(str(path.absolute()), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{path} cannot be read as a video ({error.strerror}): it is no video or is cut off "
+            "before its index; give a video file or a folder of images"
+        ) from error
+
+
+class VideoFile(VideoSource):
+    """A video with an end; frames are upright as players show them, pixels are taken as square.
+
+    Packets that do not decode are skipped and counted. A range is reached by decoding everything
+    before it: seeking is not frame-exact in every format.
+
+    Raises:
+        VideoError: it has no video stream, or none of it decodes.
     """
 
-    def __init__(self, path: Path, selected: range) -> None:
-        super().__init__(path, selected)
+    def __init__(self, container: InputContainer, place: Path | str, selected: range) -> None:
+        """Takes over the opened container, and closes it if anything is raised.
+
+        Args:
+            container: as opened.
+            place: as for every source.
+            selected: frames to give.
+        """
+        super().__init__(place, selected)
+        self._container = container
         self._last_error = "the stream is empty"
         try:
-            # An absolute path, lest "a:b.mp4" is taken for protocol "a". Tags in another encoding
-            # than UTF-8 must not keep a video from being opened.
-            self._container = av.open(str(path.absolute()), metadata_errors="replace")
-        except (av.FFmpegError, OSError) as error:
-            raise VideoError(
-                f"{path} cannot be read as a video ({error.strerror}): it is no video or is cut "
-                "off before its index; give a video file or a folder of images"
-            ) from error
-        try:
-            self._stream = self._video_stream()
+            self._stream = video_stream(container, str(place))
             self._decoded: Iterator[VideoFrame] = self._decode()
             # Sizes and rotation in headers are as unreliable as lengths; the first frame is not.
             first = next(self._decoded, None)
             if first is None:
                 raise VideoError(
-                    f"{path}: none of its video could be decoded ({self._last_error}); check that "
+                    f"{place}: none of its video could be decoded ({self._last_error}); check that "
                     "it plays, or convert it with ffmpeg"
                 )
             self._decoded = itertools.chain([first], self._decoded)
-            self._display_matrix = _display_matrix(first)
+            self._to_rgb = ToRgb(first, str(place))
             height, width = self._to_rgb(first).shape[:2]
         except BaseException:
             self.close()
@@ -72,27 +84,6 @@ class VideoFile(VideoSource):
         # The generator refers to self: the decoder's 50 MB would wait for the garbage collector.
         self._decoded = iter(())
         self._container.close()  # PyAV leaks it otherwise (PyAV#1117)
-
-    def _video_stream(self) -> VideoStream:
-        container = self._container
-        # FFmpeg's "tty" format renders any .txt file as a film of its letters.
-        stream = None if container.format.name == "tty" else container.streams.best("video")
-        if (
-            not isinstance(stream, VideoStream)
-            or Disposition.attached_pic in stream.disposition  # the cover of a piece of music
-            or stream.codec_context is None  # an unknown codec
-        ):
-            kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
-            raise VideoError(
-                f"{self.path} has no video stream that FFmpeg can decode (streams: {kinds}); give "
-                "a video file or a folder of images"
-            )
-        # PyAV 18.1: with frame threads ("AUTO") an error surfaces packets later, and at the end
-        # of a damaged file it takes good frames along (22 instead of 24 of a truncated mp4).
-        # Slice threads decode 720p H.264 at 600 frames/s instead of 740. Remove when decode() of
-        # the flush packet goes on after an error.
-        stream.thread_type = "SLICE"
-        return stream
 
     def _stated_frames(self) -> int | None:
         """How many frames the header promises, if it says anything."""
@@ -148,41 +139,3 @@ class VideoFile(VideoSource):
         # they lack the stream's time base. Remove when decode(None) sets it.
         base = self._stream.time_base
         return None if frame.pts is None or base is None else float(frame.pts * base)
-
-    def _to_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        try:
-            rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-        except (av.FFmpegError, ValueError) as error:
-            raise VideoError(
-                f"{self.path}: pixel format {frame.format.name} cannot be converted to RGB "
-                f"({error}); convert it with: ffmpeg -i IN -pix_fmt yuv420p OUT.mp4"
-            ) from error
-        return rgb if self._display_matrix is None else orient(rgb, self._display_matrix)
-
-
-def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
-    """Get FFmpeg's display matrix, (9,) int32, or None: most videos are stored upright.
-
-    It is asked of the first frame only. PyAV 14.1 to 18.1: reading `side_data` ties a frame into a
-    reference cycle, and uncollected frames pile up to hundreds of MB.
-    """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    return np.frombuffer(bytes(matrix), np.int32) if isinstance(matrix, Buffer) else None
-
-
-def orient(rgb: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Turn a frame upright by its display matrix, as players do.
-
-    Args:
-        rgb: (H, W, 3) uint8 as stored.
-        matrix: (9,) int32, FFmpeg's AV_FRAME_DATA_DISPLAYMATRIX (a, b, u, c, d, v, x, y, w): the
-            pixel at (p, q) is shown at (a*p + c*q, b*p + d*q), up to a shift. All eight turns and
-            mirrorings by right angles are exact; other angles go to the nearest of them.
-
-    Returns:
-        (H, W, 3) or (W, H, 3) uint8, contiguous.
-    """
-    a, b, _, c, d = matrix[:5].tolist()
-    if abs(a) + abs(d) < abs(b) + abs(c):
-        rgb, a, d = rgb.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -20,8 +20,8 @@ from tests.unit.video.synthetic import (
     write_video,
 )
 from vpp_deploy.errors import VideoError
+from vpp_deploy.video.decoder import orient
 from vpp_deploy.video.source import Frame, open_source
-from vpp_deploy.video.video_file import orient
 
 
 def indices(path: Path, start: int = 0, stop: int | None = None, stride: int = 1) -> list[int]:
