@@ -127,7 +127,15 @@ class ReferenceSession:
         (self._memory,) = out.memories
         self.num_queries = len(prediction.queries_QD)
         self.kept_share = _kept_share([len(p[0]) for p in out.kept[0]], plan.padded)
-        return FrameResult(frame.index, frame.time_s, tracks, self._clock.stage_ms, first, 0)
+        return FrameResult(
+            frame.index,
+            frame.time_s,
+            tracks,
+            self._clock.stage_ms,
+            "start" if first else None,
+            (),
+            tracks.ids,
+        )
 
 
 def _kept_share(counts: list[int], padded: tuple[int, int]) -> float:

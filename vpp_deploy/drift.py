@@ -7,7 +7,7 @@ identities they got. Values under equal decisions are what every export verifies
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from vpp_deploy.errors import BundleError
 from vpp_deploy.parity_report import OutputDifference
 from vpp_deploy.results import Tracks
-from vpp_deploy.runtime.made_masks import STAGE
 from vpp_deploy.runtime.opening import OpenedModel
 from vpp_deploy.runtime.runner import PipelineRunner
-from vpp_deploy.specs import PipelineSpec
+from vpp_deploy.runtime.token_maps import selections
 from vpp_deploy.video.source import Frame
 
 FEATURES = ("projected4", "projected8", "projected16", "projected32")
@@ -151,7 +150,7 @@ def measure_drift(model: OpenedModel, against: OpenedModel, frames: Iterable[Fra
             values.add(_features(model.runner, name), _features(against.runner, name))
         report.add_tracks(first.tracks, second.tracks)
         report.frames += 1
-    names = [label for label, _ in _selections(model.runner.spec)]
+    names = [label for label, _ in selections(model.runner.spec)]
     report.missed = tuple(name for name in names if name not in report.token_shares)
     return report
 
@@ -182,22 +181,10 @@ def _check_comparable(model: OpenedModel, against: OpenedModel) -> None:
 
 
 def _add_tokens(report: DriftReport, one: PipelineRunner, other: PipelineRunner) -> None:
-    for label, name in _selections(one.spec):
+    for label, name in selections(one.spec):
         (first,), (second,) = one.download(name), other.download(name)
         share = np.intersect1d(first, second).size / max(len(first), len(second))
         report.token_shares.setdefault(label, []).append(share)
-
-
-def _selections(spec: PipelineSpec) -> Sequence[tuple[str, str]]:
-    """(what to call it, the tensor to read after a frame) of every selection of tokens."""
-    # Once a frame is done, its state is what the next frame is given.
-    moved = {edge.output: edge.input for edge in spec.state}
-    return [
-        ("kept_3_5" if tensor.name in moved else tensor.name, moved.get(tensor.name, tensor.name))
-        for stage in spec.stages
-        for tensor in stage.outputs
-        if stage.name != STAGE and tensor.dtype == "int64" and len(tensor.shape) == 2
-    ]
 
 
 def _mask_ious(first: Tracks, second: Tracks) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@
     ├── EngineError        an engine that cannot be built, or not be loaded on this machine
     ├── BackendError       a runtime library or device that is not there
     ├── VideoError         a video that cannot be opened, read or written
+    ├── ResumeError        a run that cannot be gone on with
     └── ProfileError       a profile that cannot be taken or written
 
 The message is one line: what was got, what was expected, what to do. The command line prints it
@@ -45,6 +46,10 @@ class BackendError(VppDeployError):
 
 class VideoError(VppDeployError):
     """A video or image folder cannot be opened, read or written."""
+
+
+class ResumeError(VppDeployError):
+    """The saved state of a run is missing, damaged, or another run's."""
 
 
 class ProfileError(VppDeployError):

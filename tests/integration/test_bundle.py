@@ -250,13 +250,6 @@ class TestState:
         for frame in frames(4, 1):
             assert_identical(used.step(frame), fresh.step(frame))
 
-    def test_frames_of_another_size_start_afresh(self, mini_bundle: ExportedMini) -> None:
-        session, fresh = (VideoSession(runner_of(mini_bundle)) for _ in range(2))
-        for frame in frames(3, 2):
-            session.step(frame)
-        for frame in frames(3, 1, PADDED_SIZE):
-            assert_identical(session.step(frame), fresh.step(frame))
-
     def test_a_new_session_on_a_used_runner_starts_cold(self, mini_bundle: ExportedMini) -> None:
         runner = runner_of(mini_bundle)
         first = VideoSession(runner)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vpp_deploy.profiling.measure import ModelProfile
 from vpp_deploy.profiling.samples import Spread, spread
-from vpp_deploy.runtime.session import DEVICE
+from vpp_deploy.runtime.clock import DEVICE
 
 HEAD = "head"
 BACKBONE = "backbone"

@@ -4,9 +4,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vpp_deploy.runtime.clock import DEVICE, READ
 from vpp_deploy.runtime.made_masks import STAGE
 from vpp_deploy.runtime.runner import PipelineRunner
-from vpp_deploy.runtime.session import DEVICE, READ, VideoSession
+from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.video.source import Frame
 
 BEFORE = ("resize", "upload")

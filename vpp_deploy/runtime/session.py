@@ -6,56 +6,39 @@ business: only the names of what goes in (frames, frame_sizes, track_queries, tr
 rank_noise) and what comes out (class_logits, mask_logits, queries) are known here.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError
 from vpp_deploy.results import FrameResult
+from vpp_deploy.runtime.clock import DEVICE, READ, Clock
 from vpp_deploy.runtime.detections import Detections
 from vpp_deploy.runtime.detector import new_detector
 from vpp_deploy.runtime.made_masks import STAGE, makes_masks
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.runtime.stages import run_stages
+from vpp_deploy.runtime.stream import ResetPolicy, Snapshot, Stream, checked
+from vpp_deploy.runtime.tensors import host_dtype
+from vpp_deploy.runtime.token_maps import TokenMaps
 from vpp_deploy.runtime.tracker import Tracker
 from vpp_deploy.video.resize import ResizePlan, plan_for_input, resize_frame
 from vpp_deploy.video.source import Frame
 
-DEVICE, READ = "device", "read masks"
-"""What is timed where stages run unobserved: all of them up to the results, and reading these."""
-
 _NOISE_SCALE = 0.1  # the published selectors divide their Gumbel noise by a temperature of 10
 
 
-@dataclass
-class _Stream:
-    """What one stream carries between frames beside the runner's temporal state."""
-
-    tracker: Tracker
-    rng: np.random.Generator | None
-    cold: bool = True
-    plan: ResizePlan | None = None
-    frames_seen: int = 0
-
-
-@dataclass
-class _Clock:
-    """Wall time per stage of one frame, in milliseconds."""
-
-    stage_ms: dict[str, float] = field(default_factory=dict)
-    _start: float = field(default_factory=time.perf_counter)
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.stage_ms[name] = self.stage_ms.get(name, 0.0) + (now - self._start) * 1e3
-        self._start = now
-
-
 class VideoSession:
-    """Steps the streams of one pipeline; owns their temporal state and their tracks."""
+    """Steps the streams of one pipeline; owns their temporal state and their tracks.
+
+    Attributes:
+        classes: names by label.
+        input_size: (H, W) of the pipeline's input in pixels.
+    """
 
     def __init__(
         self,
@@ -63,6 +46,9 @@ class VideoSession:
         *,
         settings: PostprocessSettings | None = None,
         exploration_seed: int | None = None,
+        resets: ResetPolicy | None = None,
+        tokens: bool = False,
+        classes: Sequence[str] = (),
     ) -> None:
         """Starts with every stream at its first frame.
 
@@ -73,15 +59,23 @@ class VideoSession:
             exploration_seed: None ranks the tokens as they score. A seed (0 or more) adds the
                 published code's noise to Map-SM's ranking, so that background tokens are let in
                 now and then: every stream draws the same from its first frame on.
+            resets: when a stream runs a frame without the state of the one before; by default only
+                where it must, as the published evaluation does.
+            tokens: also tell which patches ran in which blocks.
+            classes: names by label, for whoever reads the results.
 
         Raises:
-            BackendError: a seed for a pipeline that ranks nothing (a dense model).
+            BackendError: a seed, or `tokens`, for a pipeline that ranks nothing (a dense model).
         """
+        self.classes = tuple(classes)
         self._runner = runner
         runner.owner = self
         self._detector = new_detector(runner, settings or PostprocessSettings())
         self._makes_masks = makes_masks(runner)
+        self._in_step = False
         self._seed = exploration_seed
+        self._resets = resets or ResetPolicy()
+        self._token_maps = TokenMaps(runner) if tokens else None
         spec = runner.spec
         frames = spec.tensor("frames")
         self.input_size = (frames.shape[1], frames.shape[2])
@@ -97,8 +91,46 @@ class VideoSession:
         elif exploration_seed is not None:
             raise BackendError("this model is dense: it ranks no tokens, so nothing is explored")
 
+    @classmethod
+    def open(
+        cls,
+        model: str | Path,
+        *,
+        backend: str | None = None,
+        threads: int | None = None,
+        scene_cuts: bool = True,
+        refresh_every: int | None = None,
+        exploration_seed: int | None = None,
+        tokens: bool = False,
+    ) -> "VideoSession":
+        """A session of a bundle or an engine, as `vpp-deploy run` has it.
+
+        Args:
+            model: folder.
+            backend: of `BACKENDS`; None: an engine's own, and ONNX Runtime on the CPU for a bundle.
+            threads: of the CPU; None: one per core.
+            scene_cuts: forget state and tracks where a new scene begins.
+            refresh_every: so many frames after the last reset, run all patches in blocks 1-2.
+            exploration_seed: as the constructor takes it.
+            tokens: as the constructor takes it.
+
+        Raises:
+            BundleError, BackendError, EngineError: it cannot be loaded, or not run here.
+        """
+        from vpp_deploy.runtime.opening import open_bundle
+
+        opened = open_bundle(Path(model), backend, threads)
+        policy = ResetPolicy(scene_cuts, refresh_every)
+        return opened.session(exploration_seed, policy, tokens=tokens)
+
+    @property
+    def choices(self) -> tuple[int | None, bool, int | None, bool]:
+        """What results depend on: exploration seed, scene cuts, refreshes, and tokens."""
+        policy, tokens = self._resets, self._token_maps is not None
+        return self._seed, policy.scene_cuts, policy.refresh_every, tokens
+
     def reset(self, stream: int | None = None) -> None:
-        """Forgets the temporal state and the tracks of one stream, or of all."""
+        """Begins a new video in one stream, or in all: no temporal state, no tracks, ids from 0."""
         for s in range(len(self._streams)) if stream is None else (stream,):
             self._streams[s] = self._new_stream()
 
@@ -121,8 +153,8 @@ class VideoSession:
     def step_batch(self, frames: Sequence[Frame | None]) -> list[FrameResult | None]:
         """The next frame of every stream; None for a stream that has none (it is reset).
 
-        A stream whose frames change their size is reset, too: its tokens no longer lie where the
-        previous frame's did.
+        A stream whose frames change their size, or were interrupted, forgets its state and its
+        tracks; ids go on.
 
         Raises:
             BackendError: the head's output is not finite.
@@ -136,12 +168,14 @@ class VideoSession:
         if not active:
             self.reset()
             return [None] * len(frames)
-        clock = _Clock()
-        self._resize(frames)
+        clock = Clock()
+        self._in_step = True
+        self._take(frames)
         clock.lap("resize")
         valid = self._upload(active)
         clock.lap("upload")
-        self._run_stages(active, clock)
+        cold = np.array([stream.reset is not None for stream in self._streams])
+        run_stages(self._runner, cold, active, clock)
         queries = self._runner.download("queries")
         if self._runner.asynchronous:
             clock.lap(DEVICE)
@@ -151,33 +185,76 @@ class VideoSession:
             raise _not_finite([frames[s] for s in active], error) from error
         if self._makes_masks:
             clock.lap(READ if self._runner.asynchronous else STAGE)
-        return [
-            None if frame is None else self._finish(s, frame, detections_of, queries[s], clock)
+        kept = None
+        if self._token_maps is not None:
+            kept = self._token_maps.read()
+            clock.lap("read tokens")
+        results = [
+            None
+            if frame is None
+            else self._finish(s, frame, detections_of, queries[s], kept, clock)
             for s, frame in enumerate(frames)
         ]
+        self._in_step = False
+        return results
+
+    def save(self, stream: int = 0) -> dict[str, NDArray[Any]]:
+        """What the stream carries to its next frame: copies, some hundred kB.
+
+        Raises:
+            BackendError: the device fails, or the last step did.
+        """
+        if self._in_step:
+            raise BackendError("the last step failed: its state is that of no frame")
+        saved = self._streams[stream].save()
+        if self._streams[stream].reset is None:
+            for name in self._state_inputs:
+                saved[f"tensor.{name}"] = self._runner.download(name)[stream].copy()
+        return saved
+
+    def restore(self, saved: Snapshot, stream: int = 0) -> None:
+        """Goes on from what `save` gave, of this or of an equal pipeline.
+
+        Raises:
+            ResumeError: it is of another pipeline, or damaged.
+            BackendError: the device fails.
+        """
+        restored = self._new_stream()
+        frame_size = restored.restore(saved)
+        for name in self._state_inputs:
+            spec = self._runner.spec.tensor(name)
+            row = checked(saved, f"tensor.{name}", host_dtype(spec.dtype), spec.shape[1:])
+            rows = row[None]
+            if len(self._streams) > 1:
+                rows = self._runner.download(name).copy()
+                rows[stream] = row
+            self._runner.upload(name, rows)
+        restored.plan = self.plan(frame_size)
+        self._streams[stream] = restored
 
     @property
     def _plans(self) -> list[ResizePlan | None]:
         return [stream.plan for stream in self._streams]
 
-    def _new_stream(self) -> _Stream:
-        rng = None if self._seed is None else np.random.default_rng(self._seed)
-        return _Stream(Tracker(self._slots, self._query_width), rng)
+    @property
+    def _state_inputs(self) -> list[str]:
+        return [edge.input for edge in self._runner.spec.state]
 
-    def _resize(self, frames: Sequence[Frame | None]) -> None:
-        """Every frame into its place. A stream whose frame size changes starts anew."""
+    def _new_stream(self) -> Stream:
+        return Stream(Tracker(self._slots, self._query_width), self._seed, self._resets)
+
+    def _take(self, frames: Sequence[Frame | None]) -> None:
+        """Every frame into its place."""
         for s, frame in enumerate(frames):
             if frame is None:
                 self._streams[s] = self._new_stream()
                 continue
             height, width = frame.rgb.shape[:2]
-            before = self._streams[s].plan
-            if before is not None and before.frame_size != (height, width):
-                self._streams[s] = self._new_stream()
             plan = self.plan((height, width))
-            self._streams[s].plan = plan
             resize_frame(frame.rgb, plan, out=self._frames[s])
             self._sizes[s] = plan.resized
+            resized = self._frames[s, : plan.resized[0], : plan.resized[1]]
+            self._streams[s].meet(frame, plan, resized)
 
     def _upload(self, active: list[int]) -> NDArray[np.bool_]:
         """Frames, tracks and noise; returns (B, T) which track slots are in use."""
@@ -200,51 +277,18 @@ class VideoSession:
             self._runner.upload("rank_noise", self._noise)
         return valid
 
-    def _run_stages(self, active: list[int], clock: _Clock) -> None:
-        start = self._runner.spec.cold_start
-        # A stream without a frame has no say in how the others run, and stays at its first frame.
-        cold = np.array([stream.cold for stream in self._streams])
-        all_cold, any_cold = bool(cold[active].all()), bool(cold[active].any())
-        for stage in self._runner.spec.stages:
-            if start is not None and stage.name in start.skip and all_cold:
-                continue
-            if start is None or start.keep not in [t.name for t in stage.inputs]:
-                self._runner.run(stage.name)
-            elif any_cold and not all_cold:
-                self._run_mixed(stage.name, [t.name for t in stage.outputs], cold)
-            else:
-                self._runner.run(stage.name, cold=all_cold)
-            if not self._runner.asynchronous:
-                clock.lap(stage.name)
-        self._runner.advance()
-        for s in active:
-            self._streams[s].cold = False
-
-    def _run_mixed(self, stage: str, outputs: list[str], cold: NDArray[np.bool_]) -> None:
-        """Some streams are at their first frame, some not: runs both ways, keeps each one's own.
-
-        So every stream gets to the last bit what it would get if all were like it. It costs a
-        second run of the stage, on such frames only.
-        """
-        self._runner.run(stage)
-        warm = {name: self._runner.download(name)[~cold].copy() for name in outputs}
-        self._runner.run(stage, cold=True)
-        for name, rows in warm.items():
-            merged = self._runner.download(name).copy()
-            merged[~cold] = rows
-            self._runner.upload(name, merged)
-
     def _finish(
         self,
         s: int,
         frame: Frame,
         detections_of: Callable[[int], Detections],
         queries: NDArray[np.float32],
-        clock: _Clock,
+        kept: list[NDArray[np.int64]] | None,
+        clock: Clock,
     ) -> FrameResult:
         """Post-processing and tracking of one stream."""
         stream = self._streams[s]
-        own = _Clock(dict(clock.stage_ms))
+        own = Clock(dict(clock.stage_ms))
         try:
             detections = detections_of(s)
         except FloatingPointError as error:
@@ -252,10 +296,20 @@ class VideoSession:
         own.lap("postprocess")
         update = stream.tracker.update(stream.frames_seen, detections, queries)
         own.lap("tracking")
-        first = stream.frames_seen == 0
-        stream.frames_seen += 1
+        reset = stream.passed()
+        tokens = None
+        if self._token_maps is not None and kept is not None:
+            assert stream.plan is not None
+            tokens = self._token_maps.map(kept, s, stream.plan, cold=reset is not None)
         return FrameResult(
-            frame.index, frame.time_s, update.tracks, own.stage_ms, first, update.dropped
+            frame.index,
+            frame.time_s,
+            update.tracks,
+            own.stage_ms,
+            reset,
+            update.dropped,
+            stream.tracker.memory.ids,
+            tokens,
         )
 
 

@@ -28,6 +28,12 @@ class TorchRunner:
         self._outputs = {s.name: [t.name for t in s.outputs] for s in plan.spec.stages}
         self._table: dict[str, torch.Tensor] = {}
         self._cold = self._cold_values()
+        for edge in plan.spec.state:
+            state = plan.spec.tensor(edge.input)
+            if -1 not in state.shape:
+                self._table[edge.input] = torch.zeros(
+                    state.shape, dtype=getattr(torch, state.dtype)
+                )
 
     @property
     def spec(self) -> PipelineSpec:

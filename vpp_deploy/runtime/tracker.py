@@ -59,11 +59,11 @@ class TrackerUpdate:
 
     Attributes:
         tracks: the instances seen in this frame.
-        dropped: tracks forgotten after it because every slot was taken.
+        dropped: ids of the tracks forgotten after it because every slot was taken.
     """
 
     tracks: Tracks
-    dropped: int
+    dropped: tuple[int, ...]
 
 
 class Tracker:
@@ -72,7 +72,6 @@ class Tracker:
     Attributes:
         memory: the tracks that are alive.
         next_id: the id of the next new track.
-        total_dropped: tracks forgotten since the last reset because every slot was taken.
     """
 
     def __init__(self, slots: int | None, query_width: int = 256) -> None:
@@ -86,18 +85,17 @@ class Tracker:
         """
         self._slots = slots
         self._query_width = query_width
-        self.reset()
+        self.next_id = 0
+        self.forget()
 
-    def reset(self) -> None:
-        """Forgets everything; ids start at 0 again."""
+    def forget(self) -> None:
+        """Forgets every track; ids go on, so that none is given twice."""
         self.memory = TrackMemory(
             np.zeros(0, np.int64),
             np.zeros((0, self._query_width), np.float32),
             np.zeros(0, np.int64),
             np.zeros(0, np.float32),
         )
-        self.next_id = 0
-        self.total_dropped = 0
 
     def __len__(self) -> int:
         """How many tracks are alive: the track queries of the next frame."""
@@ -123,7 +121,7 @@ class Tracker:
             The frame's tracks (existing by score, then new by score) and the overflow.
         """
         if len(detections) == 0:
-            return TrackerUpdate(_tracks(detections, [], np.zeros(0, np.int64)), 0)
+            return TrackerUpdate(_tracks(detections, [], np.zeros(0, np.int64)), ())
 
         num_static = len(queries) - (len(self) if self._slots is None else self._slots)
         rows = detections.query_ids - num_static
@@ -170,16 +168,15 @@ class Tracker:
             np.concatenate([scores, tracks.scores[num_existing:]]),
         )
 
-    def _forget(self, frame_index: int) -> int:
-        """Drops the tracks that were not seen for long, then those without a slot (counted)."""
+    def _forget(self, frame_index: int) -> tuple[int, ...]:
+        """Drops the tracks that were not seen for long, then those without a slot (returned)."""
         recent = np.flatnonzero(frame_index - self.memory.last_frames < FORGET_AFTER)
         self.memory = self.memory.take(recent)
         # What is visible comes first: forgotten, it would only be found again under another id.
         best = np.lexsort((-self.memory.scores, -self.memory.last_frames))[: self._slots]
-        dropped = len(self) - len(best)
+        dropped = np.delete(self.memory.ids, best)
         self.memory = self.memory.take(np.sort(best))
-        self.total_dropped += dropped
-        return dropped
+        return tuple(dropped.tolist())
 
 
 class MaskOverlaps:
