@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.faults.table import pytest_terminal_summary  # noqa: F401 (a hook)
 from tests.mini import (
     ExportedMini,
     export_mini,

@@ -22,6 +22,10 @@ SCHEMA = 3
 MANIFEST_NAME = "manifest.json"
 PATCH_SIZE = 16
 _MAX_NAME = 255
+MAX_MANIFEST_BYTES = 1 << 25
+"""A thousand times what one takes."""
+
+_DTYPES = frozenset({"uint8", "int64", "float32", "float16", "bfloat16", "bool"})
 _MAX_MACS = 2**63 - 1
 
 
@@ -154,7 +158,14 @@ def read_manifest(folder: Path) -> Manifest:
             "bundle first"
         )
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        if size > MAX_MANIFEST_BYTES:
+            raise BundleError(
+                f"{path} has {size} bytes, expected {MAX_MANIFEST_BYTES} at most; export the "
+                "bundle again"
+            )
+        content = path.read_bytes()
+        document = json.loads(content.decode())
     except (ValueError, RecursionError, OSError) as error:
         raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from error
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -164,7 +175,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         # As JSON, where a list is what a tuple is written as; strict, so that "1" is no 1.
-        manifest = TypeAdapter(Manifest).validate_json(path.read_bytes(), strict=True)
+        manifest = TypeAdapter(Manifest).validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -198,6 +209,9 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     consumed: dict[str, TensorSpec] = {}
     known = _SESSION_INPUTS | _MASK_INPUTS | {edge.input for edge in spec.state}
     for stage in spec.stages:
+        for tensor in (*stage.inputs, *stage.outputs):
+            if tensor.dtype not in _DTYPES or not all(n == -1 or n > 0 for n in tensor.shape):
+                yield f"{stage.name} has the tensor {tensor}, which is none"
         for tensor in stage.inputs:
             consumed[tensor.name] = tensor
             if tensor.name not in produced and tensor.name not in known:

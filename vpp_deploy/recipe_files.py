@@ -13,6 +13,8 @@ from typing import Any
 from vpp_deploy.errors import RecipeError
 from vpp_deploy.recipes import BudgetShares, ExportRecipe, ModelSettings, refuse, target_of
 
+_MAX_BYTES = 1 << 18
+
 _HEAD_WIDTH = 64
 """Channels per attention head of the ViT, in both published sizes (MODEL.md, first table)."""
 
@@ -76,7 +78,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         RecipeError: the file cannot be read, or is not TOML; the message does not name it.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise RecipeError(f"it has more than {_MAX_BYTES} bytes; expected a recipe")
+        return tomllib.loads(content.decode())
     except OSError as error:
         raise RecipeError(
             f"cannot read the recipe ({error.strerror}); expected a TOML file"

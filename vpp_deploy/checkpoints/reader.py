@@ -4,7 +4,6 @@
 names in its metadata, as `config` and `classes` (a JSON list).
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from vpp_deploy.checkpoints.archives import TorchArchive
 from vpp_deploy.checkpoints.keys import canonical_key
 from vpp_deploy.checkpoints.pickles import LazyTensor, Value
 from vpp_deploy.errors import CheckpointError
+from vpp_deploy.manifests import hash_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +47,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if not path.is_file():  # a pipe or a device could keep us waiting for ever
+            kind = "it is no file" if path.exists() else "no such file"
+            raise CheckpointError(f"{kind}; expected a .pth or .safetensors file")
         read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
         tensors, text, classes = read(path)
-        return Checkpoint(_canonical(tensors), text, classes, path, sha256)
+        return Checkpoint(_canonical(tensors), text, classes, path, hash_file(path))
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot read the checkpoint ({error.strerror or error}); "

@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 from vpp_deploy.checkpoints.config_text import UNKNOWN, config_values, find_value
 from vpp_deploy.checkpoints.reader import Checkpoint
 from vpp_deploy.errors import CheckpointError, RecipeError
+from vpp_deploy.manifests import PATCH_SIZE
 from vpp_deploy.models.config import YOUTUBE_VIS_2021, ModelConfig
 from vpp_deploy.recipe_files import ModelIdentity
 from vpp_deploy.recipes import ModelSettings
@@ -74,6 +75,12 @@ def infer_config(checkpoint: Checkpoint, settings: ModelSettings) -> ModelConfig
     }
     patch = f"{_BACKBONE}.patch_embed.proj.weight"
     width = _size(checkpoint, patch, 0, 4)
+    patch_size = _size(checkpoint, patch, 3, 4)
+    if patch_size != PATCH_SIZE:
+        raise CheckpointError(
+            f"{checkpoint.path}: its patches are {patch_size} pixels wide; only {PATCH_SIZE} is "
+            "supported"
+        )
     head_width = _size(checkpoint, f"{_HEAD}.query_feat.weight", 1, 2)
     for name, channels in (
         ("vit_heads", width),
@@ -100,7 +107,7 @@ def infer_config(checkpoint: Checkpoint, settings: ModelSettings) -> ModelConfig
         if pruned
         else None,
         num_blocks=_num_blocks(checkpoint),
-        patch_size=_size(checkpoint, patch, 3, 4),
+        patch_size=patch_size,
         mlp_width=_size(checkpoint, f"{_BLOCK}.mlp.fc1.weight", 0, 2),
         pos_grid=math.isqrt(max(positions, 0)),
         stem_width=_size(checkpoint, f"{_BACKBONE}.spm.stem.0.weight", 0, 4),

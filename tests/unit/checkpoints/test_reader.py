@@ -302,7 +302,7 @@ def test_more_records_than_bytes_are_refused(tmp_path: Path) -> None:
 
 def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    assert "No such file" in refused(path)
+    assert "no such file" in refused(path)
     path.write_bytes(b"hello")
     assert "no zip file" in refused(path)
     torch.save({"w": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
@@ -310,7 +310,13 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
     assert "0 pickles" in refused(path)
-    assert "Is a directory" in refused(tmp_path)
+    assert "it is no file" in refused(tmp_path)
+
+
+def test_what_could_be_read_for_ever_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    path.symlink_to("/dev/zero")
+    assert "it is no file" in refused(path)
 
 
 @pytest.mark.parametrize(

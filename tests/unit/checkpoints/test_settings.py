@@ -204,6 +204,7 @@ def test_mmdet_3_spells_heads_otherwise(make_checkpoint: Make) -> None:
         ({"backbone.patch_embed.proj.weight": None}, "patch_embed.proj.weight is missing"),
         ({"backbone.pos_embed": torch.ones(3)}, "backbone.pos_embed has shape (3,)"),
         ({"backbone.blocks.12.norm1.bias": torch.ones(1)}, "13 blocks; expected a multiple of 4"),
+        ({"backbone.patch_embed.proj.weight": torch.ones(192, 3, 8, 8)}, "8 pixels wide; only 16"),
     ],
 )
 def test_weights_of_another_model(
