@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_cli import COMMAND, ENVIRONMENT, SIZE, fails, succeeds, vpp
+from tests.command_line import COMMAND, ENVIRONMENT, fails, succeeds, vpp
+from tests.e2e.test_cli import SIZE
 from tests.mini import INPUT_SIZE, ExportedMini
 from tests.unit.video.synthetic import write_video
 from vpp_deploy.manifests import MANIFEST_NAME, hash_file

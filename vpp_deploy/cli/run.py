@@ -1,21 +1,13 @@
 """`vpp-deploy run`: videos through a model into output folders."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from vpp_deploy.cli.console import answer, only_answers, say
 from vpp_deploy.cli.opening import (
     BackendOption,
     ModelOptions,
@@ -27,21 +19,28 @@ from vpp_deploy.cli.opening import (
     is_checkpoint,
     open_model,
 )
+from vpp_deploy.cli.progress import FramesBar
 from vpp_deploy.cli.run_tables import print_one, print_several
-from vpp_deploy.errors import RecipeError, VideoError
-from vpp_deploy.results import FrameResult
-from vpp_deploy.runtime.job import VideoJob, output_folders
-from vpp_deploy.runtime.opening import OpenedModel, newest_model
+from vpp_deploy.cli.signals import held
+from vpp_deploy.cli.videos import VideoOptions, check_streams, live_options, num_frames
+from vpp_deploy.errors import VideoError
+from vpp_deploy.runtime.opening import newest_model
+from vpp_deploy.runtime.stream import ResetPolicy
 from vpp_deploy.runtime.streams import run_videos
-from vpp_deploy.video.source import VideoSource, open_source
+from vpp_deploy.runtime.summary import RunSummary
+from vpp_deploy.video.pictures import ANNOTATED, TOKENS
+from vpp_deploy.video.source import LiveOptions
+
+_LIVE = LiveOptions()
 
 
 def run(
     videos: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="VIDEO...",
-            help="Video files, or folders of images; several for a model of several streams.",
+            metavar="VIDEO",
+            help="Video files, folders of images, stream URLs or cameras (/dev/video0); several "
+            "for a model of several streams.",
         ),
     ],
     model: Annotated[
@@ -57,10 +56,40 @@ def run(
             "runs/VIDEO."
         ),
     ] = None,
-    annotate: Annotated[bool, typer.Option(help="Also write annotated.mp4.")] = False,
+    annotate: Annotated[bool, typer.Option("--annotate", help="Also write annotated.mp4.")] = False,
+    tokens: Annotated[
+        bool,
+        typer.Option("--tokens", help="Also write tokens.mp4: which patches ran in which blocks."),
+    ] = False,
     start: Annotated[int, typer.Option(min=0, help="First frame.")] = 0,
     stop: Annotated[int | None, typer.Option(min=1, help="Frame to end before.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every Nth frame.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run into this folder ended.")
+    ] = False,
+    scene_cuts: Annotated[
+        bool, typer.Option(help="Forget state and tracks where a new scene begins.")
+    ] = True,
+    refresh_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Every so many frames, run all patches in blocks 1-2."),
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Live: drop frames that have waited for so many seconds."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help=f"Live: seconds without data that end a connection [{_LIVE.timeout_s:g}]."
+        ),
+    ] = None,
+    reconnect: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help=f"Live: seconds to try for a lost connection [{_LIVE.reconnect_s:g}]."
+        ),
+    ] = None,
     backend: BackendOption = None,
     threads: ThreadsOption = None,
     rule: RuleOption = None,
@@ -70,8 +99,11 @@ def run(
         int | None,
         typer.Option(min=0, help="Add the published ranking noise to Map-SM, from this seed."),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each video's summary as one line of JSON.")
+    ] = False,
 ) -> None:
-    """Run a model on VIDEO: results.json, frames.jsonl and summary.json in the output folder.
+    """Run a model on VIDEO: frames.jsonl, results.json and summary.json in the output folder.
 
     Several videos are stepped together, as many at a time as the model has streams (input.batch).
 
@@ -79,94 +111,38 @@ def run(
     """
     if stop is not None and stop <= start:
         raise typer.BadParameter(f"--stop {stop} must be greater than --start {start}")
+    if as_json:
+        only_answers()
+    live = live_options(videos, max_latency, timeout, reconnect)
+    pictures = (ANNOTATED,) * annotate + (TOKENS,) * tokens
+    video_options = VideoOptions(start, stop, stride, live, pictures, resume)
     path = newest_model() if model is None else model
     options = ModelOptions(backend, threads, rule, recipe, size)
     options.check([path])
-    opening = partial(open_source, start=start, stop=stop, stride=stride)
-    with opening(videos[0]) as first:
-        counts = [first.num_frames] + [_count(video, opening) for video in videos[1:]]
+    with video_options.open(videos[0]) as first:
+        total = num_frames(videos, first, video_options)
         opened = open_model(path, options, first.frame_size)
-        _check_streams(path, opened, len(videos))
-        if len(videos) == 1:
-            folders = [out or output_folders(videos, Path("runs"))[0]]
-        else:
-            folders = output_folders(videos, out or Path("runs"))
-        jobs = [
-            VideoJob(video, folder, partial(opening, video), annotate)
-            for video, folder in zip(videos, folders, strict=True)
-        ]
-        jobs[0] = VideoJob(videos[0], folders[0], lambda: first, annotate)
-        session = opened.session(exploration_seed)
-        print(describe(path, opened))
-        with _Bar(counts) as bar:
-            summaries = run_videos(opened, session, jobs, on_frame=bar.advance)
-    if len(videos) == 1:
-        (summary,) = summaries
-        if summary.ended_by is not None:
-            raise VideoError(summary.ended_by)
-        print_one(summary, folders[0])
-    else:
+        check_streams(path, opened.runner.batch, len(videos), is_checkpoint=is_checkpoint(path))
+        jobs = video_options.jobs(videos, out, first)
+        resets = ResetPolicy(scene_cuts, refresh_every)
+        session = opened.session(exploration_seed, resets, tokens=tokens)
+        say(describe(path, opened))
+        with FramesBar(total, len(videos)) as bar:
+            summaries = run_videos(opened, session, jobs, on_frame=bar.advance, whole=held)
+    _report(summaries, [job.out for job in jobs], as_json=as_json)
+    failed = [summary for summary in summaries if summary.ended_by is not None]
+    if failed and len(videos) == 1:
+        raise VideoError(str(failed[0].ended_by))
+    if failed:
+        named = ", ".join(summary.video for summary in failed)
+        raise VideoError(f"{len(failed)} of {len(videos)} videos failed: {named}")
+
+
+def _report(summaries: list[RunSummary], folders: list[Path], *, as_json: bool) -> None:
+    if as_json:
+        for summary, folder in zip(summaries, folders, strict=True):
+            answer(json.dumps({"out": str(folder), **asdict(summary)}))
+    elif len(summaries) > 1:
         print_several(summaries, folders)
-        failed = [str(v) for v, s in zip(videos, summaries, strict=True) if s.ended_by is not None]
-        if failed:
-            raise VideoError(f"{len(failed)} of {len(videos)} videos failed: {', '.join(failed)}")
-
-
-def _count(video: Path, opening: Callable[[Path], VideoSource]) -> int | None:
-    """How many frames a video promises.
-
-    It is opened for that and closed again, so that what cannot be read is told before anything
-    runs. A pipe can be opened once only, and is left alone.
-
-    Raises:
-        VideoError: it cannot be read.
-    """
-    if video.exists() and not video.is_file() and not video.is_dir():
-        return None
-    with opening(video) as source:
-        return source.num_frames
-
-
-def _check_streams(path: Path, model: OpenedModel, num_videos: int) -> None:
-    """Refuses several videos for a model of one stream."""
-    if num_videos > 1 and model.runner.batch == 1:
-        how = "use --rule budgets with a recipe" if is_checkpoint(path) else "export with a recipe"
-        raise RecipeError(
-            f"{path} steps one stream, and {num_videos} videos were given; {how} whose input.batch "
-            "is 2 or more, or run them one after another"
-        )
-
-
-class _Bar:
-    """Progress over all videos, with frames per second and time left, from the first frame on."""
-
-    def __init__(self, counts: Sequence[int | None]) -> None:
-        """Takes how many frames each video promises, None where that is unknown."""
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=Console(stderr=True),
-        )
-        known = [count for count in counts if count is not None]
-        total = sum(known) if len(known) == len(counts) else None
-        name = "frames" if len(counts) == 1 else f"frames of {len(counts)} videos"
-        self._task = self._progress.add_task(name, total=total, rate="")
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, result: FrameResult) -> None:
-        """One frame more."""
-        self._progress.start()
-        task = self._progress.tasks[0]
-        rate = "" if task.speed is None else f"{task.speed:.2f} frames/s"
-        self._progress.update(self._task, advance=1, rate=rate)
+    elif summaries[0].ended_by is None:
+        print_one(summaries[0], folders[0])

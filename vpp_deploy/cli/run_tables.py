@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vpp_deploy.cli.console import note, say, show
 from vpp_deploy.errors import printable
 from vpp_deploy.runtime.summary import WHOLE_STEP, RunSummary
 
@@ -22,11 +22,11 @@ def print_one(summary: RunSummary, out: Path) -> None:
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, row in summary.latency_ms.items():
         table.add_row(stage, *_cells(row))
-    Console().print(table)
+    show(table)
     found = ", ".join(f"{n} {name}" for name, n in summary.tracks_by_class.items()) or "none"
-    print(f"{summary.frames} frames, {summary.tracks} tracks ({found}); results in {out}/")
-    for note in summary.notes:
-        _print_note(note)
+    say(f"{summary.frames} frames, {summary.tracks} tracks ({found}); results in {out}/")
+    for text in summary.notes:
+        note(text)
 
 
 def print_several(summaries: Sequence[RunSummary], folders: Sequence[Path]) -> None:
@@ -42,9 +42,9 @@ def print_several(summaries: Sequence[RunSummary], folders: Sequence[Path]) -> N
         latency = _cells(summary.latency_ms.get(WHOLE_STEP, {}))
         counts = (str(summary.frames), str(summary.tracks))
         table.add_row(escape(summary.video), *counts, *latency, escape(f"{folder}/"))
-    Console().print(table)
+    show(table)
     frames, tracks = sum(s.frames for s in summaries), sum(s.tracks for s in summaries)
-    print(f"{frames} frames, {tracks} tracks in {len(summaries)} videos")
+    say(f"{frames} frames, {tracks} tracks in {len(summaries)} videos")
     _print_notes(summaries, folders)
     for summary in summaries:
         if summary.ended_by is not None:
@@ -55,14 +55,10 @@ def _print_notes(summaries: Sequence[RunSummary], folders: Sequence[Path]) -> No
     """Each note once, with the folders of the videos that it is about unless it is about all."""
     about: dict[str, list[str]] = {}
     for summary, folder in zip(summaries, folders, strict=True):
-        for note in summary.notes:
-            about.setdefault(note, []).append(f"{folder}/")
-    for note, named in about.items():
-        _print_note(note if len(named) == len(summaries) else f"{', '.join(named)}: {note}")
-
-
-def _print_note(note: str) -> None:
-    typer.secho(f"note: {note}", err=True, fg="yellow")
+        for text in summary.notes:
+            about.setdefault(text, []).append(f"{folder}/")
+    for text, named in about.items():
+        note(text if len(named) == len(summaries) else f"{', '.join(named)}: {text}")
 
 
 def _milliseconds(streams: int) -> str:

@@ -75,7 +75,8 @@ def diagnose(probe: Callable[[str], dict[str, Any]] = run_probe) -> Diagnosis:
             "`pip uninstall onnxruntime onnxruntime-gpu`, then install vpp-deploy[cpu] or "
             "vpp-deploy[gpu]"
         )
-    if "tensorrt-rtx" in libraries and not found["gpu"].get("gpus"):
+    builds = "tensorrt-rtx" in libraries and not found["tensorrt-rtx"].get("broken")
+    if builds and not found["gpu"].get("gpus"):
         notes.append(
             "tensorrt-rtx builds engines here for other machines: `vpp-deploy build-engine "
             "--backend tensorrt-rtx --sm 86,89`"
@@ -97,8 +98,9 @@ def _state(name: str, found: dict[str, dict[str, Any]], libraries: dict[str, str
         return BackendState(name, None, None)
     package = _DISTRIBUTIONS.get(name, name)
     on_gpu, installed = name != "onnxruntime", package in libraries
+    broken = installed and found[name].get("broken", False)
     reasons = [] if installed else [f"{package} is not installed"]
-    if on_gpu and not found["gpu"].get("gpus"):
+    if on_gpu and not broken and not found["gpu"].get("gpus"):
         reasons.append("there is no GPU that works")
         if installed:
             return BackendState(name, reasons[0], None)

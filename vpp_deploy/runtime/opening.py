@@ -11,6 +11,7 @@ from vpp_deploy.runtime.backends import choose_backend, open_runner
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.runtime.stream import ResetPolicy
 from vpp_deploy.runtime.torch_runner import TorchRunner
 
 Rule = Literal["published", "budgets"]
@@ -43,10 +44,25 @@ class OpenedModel:
     operations: dict[str, StageOperations] | None
     threads: int | None
 
-    def session(self, exploration_seed: int | None = None) -> VideoSession:
-        """A session at its first frame, on as many threads as the model was opened with."""
-        settings = PostprocessSettings(threads=self.threads)
-        return VideoSession(self.runner, settings=settings, exploration_seed=exploration_seed)
+    def session(
+        self,
+        exploration_seed: int | None = None,
+        resets: ResetPolicy | None = None,
+        *,
+        tokens: bool = False,
+    ) -> VideoSession:
+        """A session at its first frame, on as many threads as the model was opened with.
+
+        Arguments as `VideoSession` takes them.
+        """
+        return VideoSession(
+            self.runner,
+            settings=PostprocessSettings(threads=self.threads),
+            exploration_seed=exploration_seed,
+            resets=resets,
+            tokens=tokens,
+            classes=self.classes,
+        )
 
 
 def newest_model(folders: tuple[Path, ...] = (Path("engines"), Path("export"))) -> Path:

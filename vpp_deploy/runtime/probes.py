@@ -121,8 +121,11 @@ def _onnxruntime_cuda() -> dict[str, Any]:
 
 def _tensorrt(backend: str) -> dict[str, Any]:
     """Makes a runtime, on a machine with a GPU: without one, classic TensorRT crashes."""
+    try:
+        trt = import_tensorrt(backend)
+    except BackendError as error:
+        return {"error": str(error), "broken": True}
     list_gpus()
-    trt = import_tensorrt(backend)
     if trt.Runtime(trt.Logger(trt.Logger.ERROR)) is None:
         raise BackendError(f"{MODULES[backend]} makes no runtime")
     return {"version": trt.__version__}

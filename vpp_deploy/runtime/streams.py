@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from vpp_deploy.results import FrameResult
-from vpp_deploy.runtime.job import VideoJob, VideoRun, prepare_folders
+from vpp_deploy.runtime.job import VideoJob, prepare_folders
 from vpp_deploy.runtime.opening import OpenedModel
+from vpp_deploy.runtime.run_files import locked
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.summary import RunSummary
+from vpp_deploy.runtime.video_run import VideoRun
 from vpp_deploy.video.source import Frame
 
 
@@ -19,8 +21,9 @@ def run_videos(
     jobs: Sequence[VideoJob],
     *,
     on_frame: Callable[[FrameResult], None] = lambda _: None,
+    whole: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> list[RunSummary]:
-    """Runs every video into its folder: results.json, frames.jsonl, summary.json.
+    """Runs every video into its folder: frames.jsonl, results.json, summary.json, state.npz.
 
     As many videos as the session has streams are stepped together; when one ends, the next one
     waiting takes its stream. Each gets what it would get alone. A video that fails by itself, its
@@ -32,33 +35,44 @@ def run_videos(
         session: at its first frame.
         jobs: one or more, each with a folder of its own.
         on_frame: told of every frame done.
+        whole: entered from a step of the model until its results are written: where interruptions
+            may wait, so that a run can be resumed at the last frame that it did.
 
     Returns:
         What was seen of each video, in the order of `jobs`; `ended_by` of those that failed.
 
     Raises:
         BackendError: the model fails.
-        VideoError: an output folder cannot be written, before the first frame.
+        VideoError: an output folder cannot be written, or another process does, before the first
+            frame.
     """
     if len({job.out for job in jobs}) != len(jobs):
         raise ValueError("two videos have the same output folder")
-    prepare_folders(jobs)
-    streams = _Streams(model, session, jobs)
-    try:
-        while results := streams.step():
-            for result in results:
-                on_frame(result)
-    except BaseException as error:
-        streams.end(error)
-        raise
-    return streams.summaries()
+    with locked([job.out for job in jobs]):
+        prepare_folders(jobs)
+        streams = _Streams(model, session, jobs, whole)
+        try:
+            while results := streams.step():
+                for result in results:
+                    on_frame(result)
+        except BaseException as error:
+            streams.end(error)
+            raise
+        return streams.summaries()
 
 
 class _Streams:
     """Which video is in which stream, and which are waiting. Only those in a stream are open."""
 
-    def __init__(self, model: OpenedModel, session: VideoSession, jobs: Sequence[VideoJob]) -> None:
+    def __init__(
+        self,
+        model: OpenedModel,
+        session: VideoSession,
+        jobs: Sequence[VideoJob],
+        whole: Callable[[], AbstractContextManager[object]],
+    ) -> None:
         self._model = model
+        self._whole = whole
         self._session = session
         self._jobs = jobs
         self._waiting = iter(jobs)
@@ -77,14 +91,15 @@ class _Streams:
         frames = [self._read(s) for s in range(len(self._running))]
         if all(frame is None for frame in frames):
             return []
-        start = time.perf_counter()
-        results = self._session.step_batch(frames)
-        step_ms = (time.perf_counter() - start) * 1e3
         done = []
-        for run, frame, result in zip(self._running, frames, results, strict=True):
-            if run is not None and frame is not None and result is not None:
-                run.write(frame, result, step_ms)
-                done.append(result)
+        with self._whole():
+            start = time.perf_counter()
+            results = self._session.step_batch(frames)
+            step_ms = (time.perf_counter() - start) * 1e3
+            for run, frame, result in zip(self._running, frames, results, strict=True):
+                if run is not None and frame is not None and result is not None:
+                    run.write(frame, result, step_ms)
+                    done.append(result)
         return done
 
     def end(self, error: BaseException) -> None:
@@ -114,4 +129,4 @@ class _Streams:
                 return None
             self._session.reset(s)
             self._running[s] = run = VideoRun(job, self._model, self._notes)
-            run.begin(self._session)
+            run.begin(self._session, s)

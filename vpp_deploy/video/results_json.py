@@ -1,176 +1,91 @@
-"""Results as text: one JSON line a frame for people and programs, YouTube-VIS for scoring.
+"""results.json: the tracks of a video in the YouTube-VIS result format (MODEL.md 5).
 
-Both sinks share the run-length encodings that `encode_masks` makes once a frame:
-
-    with FramesJsonl("frames.jsonl", classes) as lines, ResultsJson("results.json") as whole:
-        for result in results:
-            rles = encode_masks(result.tracks.masks)
-            lines.write(result, rles)
-            whole.write(result, rles)
+It is made from frames.jsonl when the video has ended, track by track, in the memory of one of them.
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import sqlite3
+from contextlib import closing
 from pathlib import Path
-from typing import TextIO, TypedDict
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from vpp_deploy.errors import VideoError
-from vpp_deploy.results import FrameResult, majority
-from vpp_deploy.video.closing import Closing
+from vpp_deploy.video.frames_jsonl import read_frames
 
 VIDEO_ID = 1
 
-
-class Rle(TypedDict):
-    """A mask in COCO's compressed run-length encoding, runs down the columns.
-
-    size is [height, width] in pixels.
-    """
-
-    size: list[int]
-    counts: str
-
-
-def encode_masks(masks: NDArray[np.bool_]) -> list[Rle]:
-    """Encode the masks of one frame, (n, H, W) bool, as n run-length encodings.
-
-    pycocotools reads masks column by column; cv2's transpose brings them into that order three
-    times faster than numpy's.
-    """
-    rles = []
-    for mask in masks:
-        rle = coco_mask.encode(cv2.transpose(mask.view(np.uint8)).T)
-        rles.append(Rle(size=rle["size"], counts=rle["counts"].decode("ascii")))
-    return rles
+_CREATE = """
+CREATE TABLE seen (
+    track INTEGER, frame INTEGER, label INTEGER, score REAL, rle TEXT, PRIMARY KEY (track, frame)
+) WITHOUT ROWID
+"""
+_LABEL = (
+    "SELECT label FROM seen WHERE track = ? GROUP BY label ORDER BY count(*) DESC, label LIMIT 1"
+)
 
 
-class FramesJsonl(Closing):
-    """Writes one JSON line a frame, at once, so that a run can be followed and may be cut off.
-
-    A line holds index, time_s, first, stage_ms, tracks_dropped and tracks: a list of {id, label
-    (index from 0), class (its name), score, box ([x1, y1, x2, y2], exclusive), area (pixels), rle}.
-
-    Raises:
-        VideoError: the file cannot be written.
-    """
-
-    def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
-        self.path = Path(path)
-        self._classes = classes
-        self._file = _open_for_writing(self.path)
-
-    def write(self, result: FrameResult, rles: Sequence[Rle]) -> None:
-        """Append one frame; `rles` are `encode_masks(result.tracks.masks)`."""
-        tracks = result.tracks
-        areas = coco_mask.area(rles) if rles else []
-        line = {
-            "index": result.index,
-            "time_s": None if result.time_s is None else round(result.time_s, 6),
-            "first": result.first,
-            "stage_ms": {stage: round(ms, 3) for stage, ms in result.stage_ms.items()},
-            "tracks_dropped": result.tracks_dropped,
-            "tracks": [
-                {
-                    "id": int(tracks.ids[i]),
-                    "label": int(tracks.labels[i]),
-                    "class": self._classes[tracks.labels[i]],
-                    "score": round(float(tracks.scores[i]), 6),
-                    "box": [round(float(edge), 2) for edge in tracks.boxes[i]],
-                    "area": int(areas[i]),
-                    "rle": rles[i],
-                }
-                for i in range(len(tracks))
-            ],
-        }
-        try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise _write_error(self.path, error) from error
-
-    def close(self) -> None:
-        """Close the file; every frame written is in it already."""
-        self._file.close()
-
-
-@dataclass
-class _TrackHistory:
-    """What YouTube-VIS needs of one track; the only thing that grows with a video's length."""
-
-    score_sum: float = 0.0
-    labels: Counter[int] = field(default_factory=Counter)
-    rles: dict[int, Rle] = field(default_factory=dict)  # by frame, from 0, in the processed range
-
-    def entry(self, num_frames: int) -> dict[str, object]:
-        return {
-            "video_id": VIDEO_ID,
-            "score": self.score_sum / len(self.rles),
-            "category_id": majority(self.labels) + 1,
-            "segmentations": [self.rles.get(frame) for frame in range(num_frames)],
-        }
-
-
-class ResultsJson(Closing):
-    """Collects a video's tracks and writes them in the YouTube-VIS result format (MODEL.md 5).
+def write_results(frames: Path, results: Path) -> None:
+    """Writes the tracks of a frames.jsonl.
 
     The file is a list with one entry a track: mean of its scores, the class given most often (ties:
-    smallest; ids from 1), and one run-length encoding or null for each processed frame. It appears
-    under its name when complete: at `close`, also if the run ends by an error or Ctrl-C.
+    smallest; ids from 1), and one run-length encoding or null for each line. It appears under its
+    name when complete.
+
+    Args:
+        frames: the frames.jsonl.
+        results: the file to write.
 
     Raises:
-        VideoError: the file cannot be written. An unwritable place is found out at the start.
+        VideoError: there is no space, here or where the system keeps temporary files.
+        ResumeError: frames.jsonl is gone or damaged.
     """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._tracks: dict[int, _TrackHistory] = {}
-        self._num_frames = 0
-        self._temporary = self.path.with_name(self.path.name + ".part")
-        self._file = _open_for_writing(self._temporary)
-
-    def write(self, result: FrameResult, rles: Sequence[Rle]) -> None:
-        """Add one frame; `rles` are `encode_masks(result.tracks.masks)`."""
-        tracks = result.tracks
-        for i, rle in enumerate(rles):
-            history = self._tracks.setdefault(int(tracks.ids[i]), _TrackHistory())
-            history.score_sum += float(tracks.scores[i])
-            history.labels[int(tracks.labels[i])] += 1
-            history.rles[self._num_frames] = rle
-        self._num_frames += 1
-
-    def close(self) -> None:
-        """Write what was collected; closing twice is allowed."""
-        if self._file.closed:
-            return
-        try:
-            with self._file as file:
-                # Track by track: the lists with their nulls are much larger than what they hold.
-                separator = "["
-                for _, history in sorted(self._tracks.items()):
-                    file.write(separator + json.dumps(history.entry(self._num_frames)))
-                    separator = ",\n"
-                file.write("]\n" if self._tracks else "[]\n")
-            self._temporary.replace(self.path)
-        except OSError as error:
-            raise _write_error(self.path, error) from error
-
-
-def _open_for_writing(path: Path) -> TextIO:
+    aside = results.with_name(f"{results.name}.part")
     try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise _write_error(path, error) from error
+        # A database without a name lives in memory as far as that is small, and then in a file
+        # that vanishes with it.
+        with closing(sqlite3.connect("")) as seen:
+            num_frames = _load(seen, frames)
+            _write(seen, num_frames, aside)
+        aside.replace(results)
+    except (OSError, sqlite3.Error) as error:
+        aside.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise VideoError(
+            f"{results} cannot be written ({reason}); check that its folder exists, is writable "
+            "and has space"
+        ) from error
 
 
-def _write_error(path: Path, error: OSError) -> VideoError:
-    return VideoError(
-        f"{path} cannot be written ({error.strerror}); check that its folder exists, is writable "
-        "and has space"
-    )
+def _load(seen: sqlite3.Connection, frames: Path) -> int:
+    """Every track of every line into the table; returns how many lines there are."""
+    seen.execute(_CREATE)
+    num_frames = 0
+    for frame, line in enumerate(read_frames(frames)):
+        num_frames = frame + 1
+        seen.executemany(
+            "INSERT INTO seen VALUES (?, ?, ?, ?, ?)",
+            (
+                (track["id"], frame, track["label"], track["score"], json.dumps(track["rle"]))
+                for track in line["tracks"]
+            ),
+        )
+    return num_frames
+
+
+def _write(seen: sqlite3.Connection, num_frames: int, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        tracks = seen.execute("SELECT track, avg(score) FROM seen GROUP BY track ORDER BY track")
+        for number, (track, score) in enumerate(tracks):
+            (label,) = seen.execute(_LABEL, (track,)).fetchone()
+            entry = {"video_id": VIDEO_ID, "score": score, "category_id": label + 1}
+            file.write((",\n" if number else "") + json.dumps(entry)[:-1] + ', "segmentations": [')
+            written = 0
+            rows = seen.execute(
+                "SELECT frame, rle FROM seen WHERE track = ? ORDER BY frame", (track,)
+            )
+            for frame, rle in rows:
+                file.write("null, " * (frame - written) + rle)
+                written = frame + 1
+                file.write(", " if written < num_frames else "")
+            file.write(", ".join(["null"] * (num_frames - written)) + "]}")
+        file.write("]\n")
