@@ -276,7 +276,7 @@ class TestNothingOfOurs:
     def test_nothing_there(self, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="no such file or folder"):
             said(tmp_path / "none")
-        with pytest.raises(CheckpointError, match=r"none\.pth: .*No such file"):
+        with pytest.raises(CheckpointError, match=r"none\.pth: no such file"):
             said(tmp_path / "none.pth")
 
     def test_another_folder(self, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ MAX_LINES = 400
 
 LEVELS = (
     ("cli",),
-    ("profiling", "parity", "drift"),
+    ("profiling", "parity", "drift", "inspection"),
     ("runtime", "export"),
     ("engines", "partition", "video"),
     ("checkpoints",),
@@ -25,7 +25,7 @@ LEVELS = (
     ("manifests", "recipes"),
     ("specs", "results", "parity_report"),
     ("errors",),
-    ("__init__",),  # the version
+    ("__init__",),  # the version; what else it names is imported when somebody asks for it
 )
 """From the top down; a part imports itself and parts of lower levels, never one beside it."""
 
@@ -93,9 +93,20 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_imports_point_down(path: Path) -> None:
     part = part_of(name_of(path))
+    if part == "__init__":
+        return
     for imported in imports(path):
         other = part_of(imported)
         assert other == part or RANK[other] > RANK[part], f"{part} imports {imported}"
+
+
+def test_the_public_names_are_complete() -> None:
+    for name in vpp_deploy.__all__:
+        assert getattr(vpp_deploy, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = vpp_deploy.nonsense
+    out = run_python("import sys, vpp_deploy; print(*sys.modules)").split()
+    assert [name for name in out if name.startswith("vpp_deploy")] == ["vpp_deploy"]
 
 
 def test_every_part_has_its_level() -> None:
@@ -116,7 +127,7 @@ def run_python(code: str) -> str:
 
 
 def test_a_deployment_machine_needs_no_heavy_package() -> None:
-    light = {"cli", "profiling", "drift", "runtime", "engines", "video"}
+    light = {"cli", "profiling", "drift", "inspection", "runtime", "engines", "video"}
     light |= {
         "manifests",
         "recipes",
@@ -178,6 +189,7 @@ except SystemExit as end:
         (["export", "model.pth"], "vpp-deploy[export,cpu]"),
         (["run", "{image}", "--model", "model.pth"], "vpp-deploy[export]"),
         (["profile", "model.pth"], "vpp-deploy[export]"),
+        (["inspect", "model.pth"], "vpp-deploy[export]"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, arguments: list[str], missing: str) -> None:

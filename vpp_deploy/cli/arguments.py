@@ -1,19 +1,53 @@
 """Argument types that several commands share."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import typer
 
+from vpp_deploy.errors import RecipeError
+from vpp_deploy.recipes import ExportRecipe
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`HxW` in pixels.
+
+def choice(names: Sequence[str], help_text: str) -> Any:
+    """An option that takes one of `names`, or None."""
+
+    def checked(value: str | None) -> str | None:
+        if value is not None and value not in names:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(names)}")
+        return value
+
+    return typer.Option(
+        metavar=f"[{'|'.join(names)}]",
+        callback=checked,
+        autocompletion=lambda: list(names),
+        help=help_text,
+    )
+
+
+def check_size(text: str | None) -> str | None:
+    """A callback: `text` if `parse_size` takes it.
 
     Raises:
-        typer.BadParameter: another form, or a side that is no multiple of 32.
+        typer.BadParameter: it does not.
+    """
+    if text is not None:
+        parse_size(text)
+    return text
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`HxW` in pixels, as a recipe's input.size.
+
+    Raises:
+        typer.BadParameter: another form, or a side that no recipe may have.
     """
     height, width = parse_frame_size(text)
-    if height % 32 or width % 32 or not height or not width:
-        raise typer.BadParameter(f"{text} must be multiples of 32, as 544x960")
+    try:
+        ExportRecipe(height, width)
+    except RecipeError as error:
+        raise typer.BadParameter(f"{text}: {error}") from error
     return height, width
 
 

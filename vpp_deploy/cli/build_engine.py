@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from vpp_deploy.cli.arguments import parse_frame_size
-from vpp_deploy.cli.signals import check_sigterm
+from vpp_deploy.cli.arguments import choice, parse_frame_size
+from vpp_deploy.cli.console import (
+    answer,
+    note,
+    only_answers,
+    progress_console,
+    say,
+    show,
+    telling,
+)
 from vpp_deploy.engines.architectures import parse_sm
 from vpp_deploy.engines.build import EngineFolder, build_engines, export_option
 from vpp_deploy.engines.recipes import BACKENDS, EngineRecipe, load_engine_recipe
 from vpp_deploy.engines.target import Gpu, Target, choose_target
-from vpp_deploy.errors import BackendError, BundleError
+from vpp_deploy.errors import BackendError, BundleError, RecipeError
+from vpp_deploy.inspection.facts import to_json
+from vpp_deploy.inspection.models import inspect_model
 from vpp_deploy.manifests import MANIFEST_NAME, Manifest, read_manifest
 from vpp_deploy.runtime.backends import MODULES, import_tensorrt
 from vpp_deploy.runtime.opening import newest_model
@@ -41,10 +50,7 @@ def build_engine(
     fp32: Annotated[bool, typer.Option("--fp32", help="float32, without TF32.")] = False,
     backend: Annotated[
         str | None,
-        typer.Option(
-            metavar=f"[{'|'.join(BACKENDS)}]",
-            help="Library that builds and runs them; default: tensorrt if it is installed.",
-        ),
+        choice(BACKENDS, "Library that builds and runs them; default: tensorrt if it is there."),
     ] = None,
     sm: Annotated[
         str | None,
@@ -77,6 +83,9 @@ def build_engine(
         str | None,
         typer.Option(metavar="HxW", help="Largest frames to make masks for; default: 2160x3840."),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what `inspect --json` prints of the engines.")
+    ] = False,
 ) -> None:
     """Build TensorRT engines from BUNDLE: one a stage, with a manifest, in one folder.
 
@@ -88,18 +97,22 @@ def build_engine(
     precisions = [n for n, on in (("fp16", fp16), ("bf16", bf16), ("fp32", fp32)) if on]
     if len(precisions) > 1:
         raise typer.BadParameter("--fp16, --bf16 and --fp32 set the precision; give one")
-    asked = {
-        "backend": backend,
-        "precision": precisions[0] if precisions else None,
-        "architectures": None if sm is None else parse_sm(sm),
-        "workspace_mb": workspace,
-        "level": level,
-        "max_frame_size": None if max_frame_size is None else parse_frame_size(max_frame_size),
-    }
-    wanted = dataclasses.replace(
-        EngineRecipe() if recipe is None else load_engine_recipe(recipe),
-        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
-    )
+    if as_json:
+        only_answers()
+    wanted = EngineRecipe() if recipe is None else load_engine_recipe(recipe)
+    try:
+        asked = {
+            "backend": backend,
+            "precision": precisions[0] if precisions else None,
+            "architectures": None if sm is None else parse_sm(sm),
+            "workspace_mb": workspace,
+            "level": level,
+            "max_frame_size": None if max_frame_size is None else parse_frame_size(max_frame_size),
+        }
+        said = {name: value for name, value in asked.items() if value is not None}
+        wanted = dataclasses.replace(wanted, **said)  # type: ignore[arg-type]
+    except RecipeError as error:
+        raise typer.BadParameter(str(error)) from error
     start = time.perf_counter()
     bundle = bundle or _newest_bundle()
     manifest = read_manifest(bundle)
@@ -110,29 +123,27 @@ def build_engine(
     # Classic TensorRT must not even be tried without a GPU.
     target = choose_target(chosen, wanted.architectures, _this_gpu())
     trt = import_tensorrt(chosen)
-    with Console(stderr=True).status("") as status:
-
-        def tell(step: str) -> None:
-            check_sigterm()
-            status.update(escape(step))
-
+    with telling("looking at the bundle") as tell:
         bundle = _typed_bundle(bundle, manifest, precision, checkpoint, verify, tell)
     folder = out or Path("engines") / bundle.resolve().name
-    replaced = ", replacing the engines there" if folder.exists() else ""
+    replaced = ", in place of those that were there" if folder.exists() else ""
     named = ", ".join(target.architectures)
-    print(f"{bundle} by {chosen} {trt.__version__} for {named} to {folder}{replaced}")
+    say(f"{bundle} by {chosen} {trt.__version__} for {named} to {folder}")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
+    console = progress_console()
     shown = console.is_terminal  # elsewhere an empty line would be left
     with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("", total=None)
 
-        def show(stage: str, phase: str, done: int, total: int) -> None:
+        def advance(stage: str, phase: str, done: int, total: int) -> None:
             text = f"{stage}: {phase}"
             bar.update(task, description=escape(text), completed=done, total=total)
 
-        built = build_engines(trt, bundle, folder, target, wanted, show)
-    _print(built, target, time.perf_counter() - start)
+        built = build_engines(trt, bundle, folder, target, wanted, advance)
+    if as_json:
+        answer(to_json(inspect_model(folder)))
+        return
+    _print(built, target, f"{time.perf_counter() - start:.0f} s{replaced}")
 
 
 def _newest_bundle() -> Path:
@@ -191,7 +202,7 @@ def _typed_bundle(
     return gpu_bundle(bundle, precision, checkpoint, progress, verifier)
 
 
-def _print(built: EngineFolder, target: Target, total_s: float) -> None:
+def _print(built: EngineFolder, target: Target, ending: str) -> None:
     manifest = built.manifest
     assert manifest.engine is not None
     table = Table(title=f"{built.folder}")
@@ -213,20 +224,18 @@ def _print(built: EngineFolder, target: Target, total_s: float) -> None:
             _counted(manifest.engine.layers[stage]),
             *([_counted(built.inspected[stage] or {})] if seen else []),
         )
-    Console().print(table)
+    show(table)
     alone = target.gpu is None or target.ahead_of_time
     where = "ahead of time, on no GPU" if alone else f"on {manifest.engine.gpu}"
     if target.gpu is not None and not seen:
-        typer.secho(
-            "note: the library does not say what the engines' layers compute in; what was checked "
-            "is its network",
-            err=True,
-            fg="yellow",
+        note(
+            "the library does not say what the engines' layers compute in; what was checked is its "
+            "network"
         )
-    print(
+    say(
         f"{built.folder}: {len(manifest.files)} engines, {manifest.precision}, "
         f"{manifest.engine.backend} {manifest.engine.version}, for "
-        f"{', '.join(target.architectures)}, built {where}; {total_s:.0f} s"
+        f"{', '.join(target.architectures)}, built {where}; {ending}"
     )
 
 

@@ -1,5 +1,6 @@
 """Opening what a command is given as a model, bundle, engine or checkpoint, and their options."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Annotated
 import cv2
 import typer
 
-from vpp_deploy.cli.arguments import parse_size
+from vpp_deploy.cli.arguments import check_size, choice, parse_size
+from vpp_deploy.cli.console import detail
 from vpp_deploy.runtime.opening import (
     CHECKPOINT_SUFFIXES,
     OpenedModel,
@@ -21,9 +23,8 @@ from vpp_deploy.video.resize import plan_published
 
 BackendOption = Annotated[
     str | None,
-    typer.Option(
-        metavar=f"[{'|'.join(BACKENDS)}]",
-        help="Who computes the stages; default: an engine's own, and onnxruntime for a bundle.",
+    choice(
+        BACKENDS, "Who computes the stages; default: an engine's own, and onnxruntime for a bundle."
     ),
 ]
 ThreadsOption = Annotated[
@@ -37,7 +38,11 @@ RecipeOption = Annotated[
 ]
 SizeOption = Annotated[
     str | None,
-    typer.Option(metavar="HxW", help="Input size of checkpoints; default: for this video."),
+    typer.Option(
+        metavar="HxW",
+        callback=check_size,
+        help="Input size of checkpoints; default: for the first video.",
+    ),
 ]
 
 
@@ -107,10 +112,16 @@ def open_model(
     """
     if options.threads is not None:
         cv2.setNumThreads(options.threads)
-    if not is_checkpoint(path):
-        return open_bundle(path, options.backend, options.threads, profile_folder, timed=timed)
-    size = options.input_size or plan_published(*frame_size).padded
-    return open_checkpoint(path, size, options.rule or "published", options.recipe, options.threads)
+    start = time.perf_counter()
+    if is_checkpoint(path):
+        size = options.input_size or plan_published(*frame_size).padded
+        rule = options.rule or "published"
+        opened = open_checkpoint(path, size, rule, options.recipe, options.threads)
+    else:
+        threads, backend = options.threads, options.backend
+        opened = open_bundle(path, backend, threads, profile_folder, timed=timed)
+    detail(f"{path}: opened in {time.perf_counter() - start:.2f} s, SHA-256 {opened.sha256}")
+    return opened
 
 
 def describe(path: Path, model: OpenedModel) -> str:

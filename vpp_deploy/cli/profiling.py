@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from vpp_deploy.cli.console import say, telling
 from vpp_deploy.cli.opening import (
     BackendOption,
     ModelOptions,
@@ -22,7 +21,6 @@ from vpp_deploy.cli.opening import (
     open_model,
 )
 from vpp_deploy.cli.profiling_tables import print_report
-from vpp_deploy.cli.signals import check_sigterm
 from vpp_deploy.errors import BackendError, printable
 from vpp_deploy.manifests import read_manifest
 from vpp_deploy.profiling.feed import FrameFeed, SyntheticFeed, VideoFeed
@@ -41,7 +39,7 @@ def profile(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="Bundles, engines or checkpoints, the baseline first."
+            metavar="MODEL", help="Bundles, engines or checkpoints, the baseline first."
         ),
     ],
     video: Annotated[
@@ -94,12 +92,7 @@ def profile(
         # Once for all, or it would count as the first model's loading; engines do without it.
         with contextlib.suppress(BackendError):
             import_onnxruntime()
-    with Console(stderr=True).status("profiling") as status:
-
-        def progress(step: str) -> None:
-            check_sigterm()
-            status.update(escape(step))
-
+    with telling("profiling") as progress:
         report = profile_models(
             [candidate(*pair) for pair in zip(models, _labels(models), strict=True)],
             feed,
@@ -120,7 +113,7 @@ def profile(
     print_report(report)
     written = [str(path) for path in (json_file, html, trace) if path is not None]
     if written:
-        print(f"written: {', '.join(written)}")
+        say(f"written: {', '.join(written)}")
 
 
 def _check_outputs(outputs: list[Path | None], inputs: list[Path]) -> None:

@@ -4,49 +4,47 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vpp_deploy.cli.console import note, say, show
 from vpp_deploy.profiling.measure import ModelProfile, Timing
 from vpp_deploy.profiling.nodes import NodePass, NodeTime
 from vpp_deploy.profiling.ratios import PartTime, compare, parts_of, per_second
 from vpp_deploy.profiling.report import ProfileReport
 from vpp_deploy.profiling.samples import spread
-from vpp_deploy.runtime.session import DEVICE
+from vpp_deploy.runtime.clock import DEVICE
 
 _NUM_NODES = 10
 
 
 def print_report(report: ProfileReport) -> None:
     """Every table, then what to know of them."""
-    console = Console()
     timing = report.timing
     apart = report.first_frames
-    print(
+    say(
         f"{len(timing.decode_ms) - apart} frames of {timing.video} (first frames apart: {apart}, "
         f"warm-up: {timing.warmup}); decoding is not part of the whole frame"
     )
     for model in timing.models:
-        print(_described(model))
-        console.print(_latency(model, timing))
+        say(_described(model))
+        show(_latency(model, timing))
     baseline = timing.models[0]
     for model in timing.models[1:]:
-        console.print(_ratios(baseline, model))
+        show(_ratios(baseline, model))
     for model in timing.models:
         second = report.nodes_of(model)
         if second is not None and DEVICE in model.samples.stages:
-            console.print(_waited_for(model, second))
+            show(_waited_for(model, second))
         if second is not None and second.runs:
             for title, found in (
                 ("operators", second.operators()),
                 ("nodes", second.nodes()),
             ):
-                console.print(_slowest(f"{model.label}: slowest {title}", found))
-    print(_memory(timing))
-    for note in report.notes():
-        typer.secho(f"note: {note}", err=True, fg="yellow")
+                show(_slowest(f"{model.label}: slowest {title}", found))
+    say(_memory(timing))
+    for text in report.notes():
+        note(text)
 
 
 def _described(model: ModelProfile) -> str:

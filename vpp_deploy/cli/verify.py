@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from vpp_deploy.cli.arguments import parse_size
+from vpp_deploy.cli.console import progress_console, say, show
 from vpp_deploy.cli.opening import (
     BackendOption,
     ModelOptions,
@@ -34,7 +34,9 @@ from vpp_deploy.video.synthetic import moving_scene
 
 _FRAME_SIZE = (720, 1280)
 
-Share = typer.Option(min=0.0, max=1.0)
+
+def _share(what: str) -> Any:
+    return typer.Option(min=0.0, max=1.0, help=what)
 
 
 def verify(
@@ -45,11 +47,14 @@ def verify(
         typer.Option(help="A video or a folder of images; default: a synthetic moving scene."),
     ] = None,
     frames: Annotated[int, typer.Option(min=2, max=1_000_000, help="Frames to step.")] = 200,
-    min_tokens: Annotated[float, Share] = Bounds.tokens,
-    min_tracks: Annotated[float, Share] = Bounds.tracks,
-    min_iou: Annotated[float, Share] = Bounds.iou,
-    min_ids: Annotated[float, Share] = Bounds.ids,
-    max_features: Annotated[float, typer.Option(min=0.0)] = Bounds.features,
+    min_tokens: Annotated[float, _share("Tokens that both keep, mean share.")] = Bounds.tokens,
+    min_tracks: Annotated[float, _share("Instances that both find.")] = Bounds.tracks,
+    min_iou: Annotated[float, _share("Mean IoU of the masks of those.")] = Bounds.iou,
+    min_ids: Annotated[float, _share("Those that keep one identity.")] = Bounds.ids,
+    max_features: Annotated[
+        float,
+        typer.Option(min=0.0, help="RMS of differences, of the spread."),
+    ] = Bounds.features,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
     ] = None,
@@ -83,8 +88,8 @@ def verify(
             fitting = input_size if own else None
             options = ModelOptions(chosen, threads, "budgets" if own else None, recipe, fitting)
             opened.append(open_model(path, options, size))
-            print(describe(path, opened[-1]))
-        with Console(stderr=True).status("") as status:
+            say(describe(path, opened[-1]))
+        with progress_console().status("") as status:
 
             def counted() -> Iterator[Frame]:
                 for number, frame in enumerate(stream):
@@ -136,7 +141,7 @@ def _print(report: DriftReport, bounds: Bounds) -> None:
         worst = f"{min(report.ious):.4f}"
         table.add_row("mask IoU of those", f"{report.mean_iou:.4f}", worst, f">= {bounds.iou}")
         table.add_row("same identity", f"{report.same_ids:.2%}", "", f">= {bounds.ids:.0%}")
-    Console().print(table)
+    show(table)
 
 
 def _document(report: DriftReport, failures: list[str]) -> dict[str, Any]:
