@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 	@echo "The demo's weights are made by formula, not trained: its masks and labels mean nothing."
 	clip=$$($(BIN)/python -c "$(FIND_CLIP)") && \
 	$(BIN)/vpp-deploy export demo/tiny.safetensors --like "$$clip" --out export/demo && \
-	$(BIN)/vpp-deploy run "$$clip" --model export/demo --stop 40 --annotate --out demo/bikes
+	$(BIN)/vpp-deploy run "$$clip" --model export/demo --stop 40 --annotate --tokens --out demo/bikes
 
 # One process for each of two cores; a file stays in one, with the models that it exports.
 test: $(VENV)/.test

