@@ -7,10 +7,13 @@ command writes, too. With `-v` steps, FFmpeg's own messages, and where an error 
 
 import functools
 import inspect
+import logging
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import av.logging
 import typer
@@ -26,6 +29,8 @@ class _Verbosity(Enum):
     NORMAL = 0
     VERBOSE = 1
 
+
+_FFMPEG = logging.getLogger("libav")  # PyAV's name for it
 
 _verbosity = _Verbosity.NORMAL
 _only_answers = False
@@ -62,10 +67,19 @@ def _set(verbosity: _Verbosity) -> None:
     global _verbosity, _only_answers
     _verbosity, _only_answers = verbosity, False
     if is_verbose():
-        av.logging.restore_default_callback()
-        av.logging.set_libav_level(av.logging.WARNING)
+        _FFMPEG.handlers, _FFMPEG.propagate = [_FfmpegHandler(sys.stderr)], False
+        av.logging.set_level(av.logging.WARNING)
     else:
+        _FFMPEG.handlers = []
         av.logging.set_level(None)
+
+
+class _FfmpegHandler(logging.StreamHandler[TextIO]):
+    """Prints FFmpeg's messages without what may be secret in a URL."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = printable(f"{record.name.removeprefix('libav.')}: {record.getMessage()}")
+        return re.sub(r"(\w+://)[^\s/@]*@", r"\1", re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1", text))
 
 
 def is_verbose() -> bool:

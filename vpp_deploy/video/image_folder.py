@@ -84,4 +84,8 @@ def _read_rgb(path: Path) -> NDArray[np.uint8] | None:
         image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except (cv2.error, OSError):  # cv2.error: an empty file
         return None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
+    return (
+        None
+        if image is None
+        else cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    )

@@ -8,7 +8,7 @@ from vpp_deploy.video.frames import Frame, VideoSource
 from vpp_deploy.video.image_folder import ImageFolder
 from vpp_deploy.video.live import LiveOptions, open_address
 from vpp_deploy.video.live_address import SCHEMES, live_address
-from vpp_deploy.video.video_file import VideoFile, open_file
+from vpp_deploy.video.video_file import open_file
 
 __all__ = ["Frame", "LiveOptions", "VideoSource", "open_source"]
 
@@ -59,4 +59,4 @@ def open_source(
             f"{path}: no such file or folder; check the path (URLs begin with one of "
             f"{', '.join(SCHEMES)} and ://)"
         )
-    return VideoFile(open_file(path), path, selected)
+    return open_file(path, selected)
