@@ -63,10 +63,12 @@ def test_commands_and_python(
 ) -> None:
     outputs: dict[str, str] = {}
     for arguments in commands("vpp-deploy"):
+        if any("://" in argument for argument in arguments):
+            continue  # test_live_run.py has streams to read
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, (arguments, result.output)
         outputs.setdefault(arguments[0], result.output)
-    assert list(outputs) == ["export", "run", "build-engine", "verify", "profile"]
+    assert list(outputs) == ["export", "run", "build-engine", "inspect", "verify", "profile"]
     # What the README shows of the output has the rows that the commands print, not their figures.
     shown = blocks("console")
     assert [first_cells(output) for output in outputs.values()] == list(map(first_cells, shown))

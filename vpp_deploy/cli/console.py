@@ -21,7 +21,8 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from vpp_deploy.cli.signals import check_sigterm
-from vpp_deploy.errors import printable
+from vpp_deploy.errors import VideoError, printable
+from vpp_deploy.video.live_address import live_address
 
 
 class _Verbosity(Enum):
@@ -74,12 +75,20 @@ def _set(verbosity: _Verbosity) -> None:
         av.logging.set_level(None)
 
 
+def _without_secrets(url: re.Match[str]) -> str:
+    try:
+        address = live_address(url[0])
+    except VideoError:
+        address = None
+    return "..." if address is None else address.shown
+
+
 class _FfmpegHandler(logging.StreamHandler[TextIO]):
     """Prints FFmpeg's messages without what may be secret in a URL."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = printable(f"{record.name.removeprefix('libav.')}: {record.getMessage()}")
-        return re.sub(r"(\w+://)[^\s/@]*@", r"\1", re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1", text))
+        return re.sub(r"\w+://\S+", _without_secrets, text)
 
 
 def is_verbose() -> bool:

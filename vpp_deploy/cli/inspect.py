@@ -102,11 +102,15 @@ def _verification(seen: dict[str, object] | None) -> str:
         return "none: not compared with PyTorch"
     text = f"{seen.get('runner')} against PyTorch, {seen.get('frames')} frames"
     shares, ratios = seen.get("equal_tokens"), seen.get("rms_share_of_spread")
-    if isinstance(shares, dict) and shares:
-        text += f"; equal tokens {min(shares.values()):.2%} or more"
-    if isinstance(ratios, dict) and ratios:
-        text += f"; RMS of differences at most {max(ratios.values()):.1e} of the spread"
+    if isinstance(shares, dict) and (numbers := _numbers(shares)):
+        text += f"; equal tokens {min(numbers):.2%} or more"
+    if isinstance(ratios, dict) and (numbers := _numbers(ratios)):
+        text += f"; RMS of differences at most {max(numbers):.1e} of the spread"
     return text
+
+
+def _numbers(values: dict[object, object]) -> list[float]:
+    return [value for value in values.values() if isinstance(value, int | float)]
 
 
 def _of_checkpoint(facts: CheckpointFacts) -> Pairs:

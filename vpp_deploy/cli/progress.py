@@ -39,6 +39,10 @@ class FramesBar:
         if self._progress.live.is_started:  # stopping another one leaves an empty line
             self._progress.stop()
 
+    def pass_over(self, frames: int) -> None:
+        """So many frames were done before."""
+        self._progress.update(self._task, advance=frames)
+
     def advance(self, result: FrameResult) -> None:
         """One frame more."""
         self._progress.start()

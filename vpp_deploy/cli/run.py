@@ -128,7 +128,14 @@ def run(
         session = opened.session(exploration_seed, resets, tokens=tokens)
         say(describe(path, opened))
         with FramesBar(total, len(videos)) as bar:
-            summaries = run_videos(opened, session, jobs, on_frame=bar.advance, whole=held)
+            summaries = run_videos(
+                opened,
+                session,
+                jobs,
+                on_frame=bar.advance,
+                on_resume=bar.pass_over,
+                whole=held,
+            )
     _report(summaries, [job.out for job in jobs], as_json=as_json)
     failed = [summary for summary in summaries if summary.ended_by is not None]
     if failed and len(videos) == 1:

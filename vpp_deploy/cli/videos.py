@@ -50,11 +50,12 @@ class VideoOptions:
             address = live_address(video)
             job = VideoJob(
                 path=Path(video) if address is None else None,
-                name=Path(video).name if address is None else address.shown,
+                name=Path(video).resolve().name if address is None else address.shown,
                 out=folder,
                 open_video=partial(self._open, video, opened if number == 0 else None),
                 pictures=self.pictures,
                 start=self.start,
+                stop=self.stop,
                 stride=self.stride,
                 resume=self.resume,
             )

@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 
+from vpp_deploy.errors import BundleError
 from vpp_deploy.inspection.facts import ModelFacts, StageFacts
 from vpp_deploy.manifests import MANIFEST_NAME, PATCH_SIZE, Manifest, read_manifest
 
@@ -74,6 +75,9 @@ def _parameters(folder: Path, manifest: Manifest) -> tuple[dict[str, int], tuple
     counts = {}
     for stage, file in manifest.files.items():
         # The hash says that this is the file that was exported.
-        graph = onnx.load(folder / file).graph
+        try:
+            graph = onnx.load(folder / file).graph
+        except Exception as error:  # protobuf's errors share no base class with onnx's
+            raise BundleError(f"{folder / file} is no ONNX graph ({error})") from error
         counts[stage] = sum(math.prod(tensor.dims) for tensor in graph.initializer)
     return counts, ()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpp_deploy.errors import VideoError
-from vpp_deploy.runtime.run_files import files_of
+from vpp_deploy.runtime.run_files import files_of, remove
 from vpp_deploy.runtime.saved_state import STATE_NAME
 from vpp_deploy.video.source import VideoSource
 
@@ -15,13 +15,13 @@ class VideoJob:
     """A video to be run.
 
     Attributes:
-        path: of the video; None for live input.
+        path: of the video; None for a URL or a camera.
         name: of the video, for people to read.
         out: folder for its results, no other job's.
         open_video: opens it, with the number of the first frame to give, None for the one where the
             run begins; called once, when a stream is free for it.
         pictures: videos to write as well, of `ANNOTATED` and `TOKENS`.
-        start, stride: of the frames.
+        start, stop, stride: of the frames, as `open_source` takes them.
         resume: go on with what an earlier run left in `out`, if it left anything.
     """
 
@@ -31,6 +31,7 @@ class VideoJob:
     open_video: Callable[[int | None], VideoSource]
     pictures: tuple[str, ...] = ()
     start: int = 0
+    stop: int | None = None
     stride: int = 1
     resume: bool = False
 
@@ -59,7 +60,7 @@ def prepare_folders(jobs: Sequence[VideoJob]) -> None:
     """Removes results of an earlier run, which is not to be resumed, from the output folders.
 
     Raises:
-        VideoError: a folder cannot be written, or one of the videos would be overwritten.
+        VideoError: a file cannot be removed, or one of the videos would be overwritten.
     """
     files = {path.resolve() for job in jobs for path in files_of(job.out)}
     for job in jobs:
@@ -68,10 +69,4 @@ def prepare_folders(jobs: Sequence[VideoJob]) -> None:
                 f"{job.path} would be overwritten by the results; choose another --out"
             )
     for job in jobs:
-        try:
-            for path in () if job.goes_on else files_of(job.out):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise VideoError(
-                f"cannot write into {job.out}: {error.strerror}; choose another --out"
-            ) from error
+        remove(() if job.goes_on else files_of(job.out))

@@ -1,6 +1,7 @@
 """From a path to a pipeline that is ready to run: a bundle, an engine, or a checkpoint."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,8 @@ class OpenedModel:
         budgets: tokens that run in blocks 1-2, 3-5, 6-8, 9-11; None where they vary or where the
             model is dense.
         sha256: of a bundle's manifest, which holds the hashes of its graphs, or of a checkpoint.
+        identity: a hash of all that its results come from: of a checkpoint, the settings that it is
+            run with as well.
         operations: stage to what its graph computes; None for a checkpoint, which has no graphs.
         threads: what it was opened with; None: one per core.
     """
@@ -43,6 +46,7 @@ class OpenedModel:
     sha256: str
     operations: dict[str, StageOperations] | None
     threads: int | None
+    identity: str = ""
 
     def session(
         self,
@@ -99,13 +103,15 @@ def open_bundle(
     manifest = read_manifest(folder)
     backend = choose_backend(folder, manifest, backend)
     runner, kind = open_runner(folder, manifest, backend, threads, profile_folder, timed=timed)
+    sha256 = hash_file(folder / MANIFEST_NAME)
     return OpenedModel(
         name=manifest.name,
         kind=kind,
         runner=runner,
         classes=manifest.classes,
         budgets=manifest.budgets or None,
-        sha256=hash_file(folder / MANIFEST_NAME),
+        sha256=sha256,
+        identity=sha256,
         operations=manifest.operations,
         threads=threads,
     )
@@ -151,6 +157,7 @@ def open_checkpoint(
     else:
         # The reference, whatever precision the recipe exports.
         prepared = prepare_budgets(path, recipe_path, input_size, "fp32", "cpu")
+    settings = (prepared.checkpoint.sha256, rule, prepared.model.config, prepared.plan.spec)
     return OpenedModel(
         name=path.name,
         kind=f"checkpoint on PyTorch (cpu), {rule} rule",
@@ -158,6 +165,7 @@ def open_checkpoint(
         classes=prepared.model.config.classes,
         budgets=None if prepared.budgets is None else dataclasses.astuple(prepared.budgets),
         sha256=prepared.checkpoint.sha256,
+        identity=hashlib.sha256(repr(settings).encode()).hexdigest(),
         operations=None,
         threads=threads,
     )

@@ -1,6 +1,6 @@
 """The folder of one video of a run: who may write there, and what is written."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -55,6 +55,21 @@ def files_of(folder: Path) -> list[Path]:
     return [*(folder / name for name in names), *written_by(folder)]
 
 
+def remove(files: Iterable[Path]) -> None:
+    """Removes files of an earlier run.
+
+    Raises:
+        VideoError: one cannot be removed.
+    """
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise VideoError(
+                f"cannot remove {file}: {error.strerror}; choose another --out"
+            ) from error
+
+
 class RunFiles(Closing):
     """frames.jsonl, the videos that show it, and results.json, which is made from it.
 
@@ -81,9 +96,8 @@ class RunFiles(Closing):
             kept_bytes: of an earlier run's frames.jsonl, to be gone on with.
         """
         self._folder = folder
+        remove([folder / RESULTS, folder / SUMMARY, *written_by(folder, pictures)])
         self._lines = FramesJsonl(folder / FRAMES, classes, kept_bytes)
-        for path in (folder / RESULTS, folder / SUMMARY, *written_by(folder, pictures)):
-            path.unlink(missing_ok=True)
         self._pictures = Pictures(folder, fps, classes, pictures)
         self._redraws = bool(pictures)
 
@@ -132,7 +146,5 @@ class RunFiles(Closing):
 def _same(frame: Frame | None, line: Line) -> Frame:
     if frame is None or frame.index != line["index"]:
         got = "ends" if frame is None else f"goes on with frame {frame.index}"
-        raise ResumeError(
-            f"the video {got} where frame {line['index']} was; run again without --resume"
-        )
+        raise ResumeError(f"the video {got} where frame {line['index']} was")
     return frame

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vpp_deploy.errors import ResumeError, VideoError
 from vpp_deploy.runtime.stream import Snapshot
+from vpp_deploy.video.image_folder import image_files
 
 STATE_NAME = "state.npz"
 
@@ -96,7 +97,7 @@ class SavedRun:
         if others:
             raise ResumeError(
                 f"the run to be resumed had another {', another '.join(others)}; give what it was "
-                "given, or run without --resume"
+                "given"
             )
 
 
@@ -116,7 +117,7 @@ def read_saved(folder: Path) -> SavedRun:
         identity = RunIdentity(**about["identity"])
         index, size = int(about["index"]), int(about["frames_bytes"])
     except FileNotFoundError as error:
-        raise ResumeError(f"{folder} holds no {STATE_NAME}; run without --resume") from error
+        raise ResumeError(f"{folder} holds no {STATE_NAME}") from error
     except (
         OSError,
         ValueError,
@@ -129,7 +130,7 @@ def read_saved(folder: Path) -> SavedRun:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise ResumeError(f"{path} is damaged ({error}); run without --resume") from error
+        raise ResumeError(f"{path} is damaged ({error})") from error
     return SavedRun(identity, index, size, arrays)
 
 
@@ -186,16 +187,17 @@ def fingerprint(video: Path) -> str:
     """Tells videos apart without reading all of them, wherever they lie.
 
     Args:
-        video: a file, of which size, beginning and end count, or a folder, of whose files names and
-            sizes count.
+        video: a file, of which size, beginning and end count, or a folder, of whose images names
+            and sizes count.
 
     Raises:
         OSError: it cannot be read.
     """
     digest = hashlib.sha256()
     if video.is_dir():
-        for file in sorted(video.iterdir()):
-            digest.update(f"{file.name}/{file.stat().st_size}\n".encode(errors="surrogateescape"))
+        for image in image_files(video):
+            size = image.stat().st_size if image.exists() else None
+            digest.update(f"{image.name}/{size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
     size = video.stat().st_size
     with video.open("rb") as opened:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpp_deploy.errors import BackendError
+from vpp_deploy.errors import BackendError, ResumeError
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.clock import DEVICE, READ, Clock
 from vpp_deploy.runtime.detections import Detections
@@ -72,7 +72,7 @@ class VideoSession:
         runner.owner = self
         self._detector = new_detector(runner, settings or PostprocessSettings())
         self._makes_masks = makes_masks(runner)
-        self._in_step = False
+        self._broken: set[int] = set()
         self._seed = exploration_seed
         self._resets = resets or ResetPolicy()
         self._token_maps = TokenMaps(runner) if tokens else None
@@ -116,23 +116,29 @@ class VideoSession:
 
         Raises:
             BundleError, BackendError, EngineError: it cannot be loaded, or not run here.
+            ValueError: `refresh_every` is less than 1.
         """
         from vpp_deploy.runtime.opening import open_bundle
 
-        opened = open_bundle(Path(model), backend, threads)
         policy = ResetPolicy(scene_cuts, refresh_every)
+        opened = open_bundle(Path(model), backend, threads)
         return opened.session(exploration_seed, policy, tokens=tokens)
 
     @property
-    def choices(self) -> tuple[int | None, bool, int | None, bool]:
-        """What results depend on: exploration seed, scene cuts, refreshes, and tokens."""
-        policy, tokens = self._resets, self._token_maps is not None
-        return self._seed, policy.scene_cuts, policy.refresh_every, tokens
+    def choices(self) -> dict[str, Any]:
+        """What its results depend on beside the model, by the names that `open` gives them."""
+        return {
+            "exploration_seed": self._seed,
+            "scene_cuts": self._resets.scene_cuts,
+            "refresh_every": self._resets.refresh_every,
+            "tokens": self._token_maps is not None,
+        }
 
     def reset(self, stream: int | None = None) -> None:
         """Begins a new video in one stream, or in all: no temporal state, no tracks, ids from 0."""
         for s in range(len(self._streams)) if stream is None else (stream,):
             self._streams[s] = self._new_stream()
+            self._broken.discard(s)
 
     def plan(self, frame_size: tuple[int, int]) -> ResizePlan:
         """How frames of (Ho, Wo) pixels become this pipeline's input."""
@@ -169,7 +175,7 @@ class VideoSession:
             self.reset()
             return [None] * len(frames)
         clock = Clock()
-        self._in_step = True
+        self._broken |= set(active)
         self._take(frames)
         clock.lap("resize")
         valid = self._upload(active)
@@ -195,7 +201,7 @@ class VideoSession:
             else self._finish(s, frame, detections_of, queries[s], kept, clock)
             for s, frame in enumerate(frames)
         ]
-        self._in_step = False
+        self._broken -= set(active)
         return results
 
     def save(self, stream: int = 0) -> dict[str, NDArray[Any]]:
@@ -203,13 +209,15 @@ class VideoSession:
 
         Raises:
             BackendError: the device fails, or the last step did.
+            ResumeError: it has had no frame yet.
         """
-        if self._in_step:
+        if stream in self._broken:
             raise BackendError("the last step failed: its state is that of no frame")
+        if self._streams[stream].reset is not None:
+            raise ResumeError("there is nothing to save before the first frame")
         saved = self._streams[stream].save()
-        if self._streams[stream].reset is None:
-            for name in self._state_inputs:
-                saved[f"tensor.{name}"] = self._runner.download(name)[stream].copy()
+        for name in self._state_inputs:
+            saved[f"tensor.{name}"] = self._runner.download(name)[stream].copy()
         return saved
 
     def restore(self, saved: Snapshot, stream: int = 0) -> None:
@@ -231,6 +239,7 @@ class VideoSession:
             self._runner.upload(name, rows)
         restored.plan = self.plan(frame_size)
         self._streams[stream] = restored
+        self._broken.discard(stream)
 
     @property
     def _plans(self) -> list[ResizePlan | None]:

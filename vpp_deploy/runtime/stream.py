@@ -119,6 +119,9 @@ class Stream:
         """
         memory = self.tracker.memory
         num_tracks = len(checked(saved, "track_ids", np.int64, (-1,)))
+        slots = self.tracker.slots
+        if slots is not None and num_tracks > slots:
+            raise ResumeError(f"{num_tracks} tracks were saved, expected {slots} at most")
         self.tracker.memory = TrackMemory(
             saved["track_ids"],
             checked(saved, "track_queries", np.float32, (num_tracks, memory.queries.shape[1])),
@@ -132,6 +135,8 @@ class Stream:
         self._restore_rng(saved)
         self.reset = None
         height, width = checked(saved, "frame_size", np.int64, (2,)).tolist()
+        if min(height, width) < 1:
+            raise ResumeError(f"the saved frame size is {width}x{height}, expected that of a frame")
         return height, width
 
     def _restore_rng(self, saved: Snapshot) -> None:
@@ -155,13 +160,12 @@ def checked(
     """
     array = saved.get(name)
     if array is None:
-        raise ResumeError(f"the saved state has no {name}; run without --resume")
+        raise ResumeError(f"the saved state has no {name}")
     fitting = len(array.shape) == len(shape) and all(
         want in (-1, got) for got, want in zip(array.shape, shape, strict=True)
     )
     if array.dtype != dtype or not fitting:
         raise ResumeError(
-            f"the saved {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}; "
-            "run without --resume"
+            f"the saved {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
         )
     return array

@@ -21,6 +21,7 @@ def run_videos(
     jobs: Sequence[VideoJob],
     *,
     on_frame: Callable[[FrameResult], None] = lambda _: None,
+    on_resume: Callable[[int], None] = lambda _: None,
     whole: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> list[RunSummary]:
     """Runs every video into its folder: frames.jsonl, results.json, summary.json, state.npz.
@@ -35,6 +36,7 @@ def run_videos(
         session: at its first frame.
         jobs: one or more, each with a folder of its own.
         on_frame: told of every frame done.
+        on_resume: told how many frames of a video an earlier run had done.
         whole: entered from a step of the model until its results are written: where interruptions
             may wait, so that a run can be resumed at the last frame that it did.
 
@@ -50,7 +52,7 @@ def run_videos(
         raise ValueError("two videos have the same output folder")
     with locked([job.out for job in jobs]):
         prepare_folders(jobs)
-        streams = _Streams(model, session, jobs, whole)
+        streams = _Streams(model, session, jobs, on_resume, whole)
         try:
             while results := streams.step():
                 for result in results:
@@ -69,9 +71,11 @@ class _Streams:
         model: OpenedModel,
         session: VideoSession,
         jobs: Sequence[VideoJob],
+        on_resume: Callable[[int], None],
         whole: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self._model = model
+        self._on_resume = on_resume
         self._whole = whole
         self._session = session
         self._jobs = jobs
@@ -93,12 +97,15 @@ class _Streams:
             return []
         done = []
         with self._whole():
+            for run in self._running:
+                if run is not None:
+                    run.stepping()
             start = time.perf_counter()
             results = self._session.step_batch(frames)
             step_ms = (time.perf_counter() - start) * 1e3
             for run, frame, result in zip(self._running, frames, results, strict=True):
-                if run is not None and frame is not None and result is not None:
-                    run.write(frame, result, step_ms)
+                assert (run is None) == (frame is None) == (result is None)
+                if run and frame and result and run.write(frame, result, step_ms):
                     done.append(result)
         return done
 
@@ -130,3 +137,4 @@ class _Streams:
             self._session.reset(s)
             self._running[s] = run = VideoRun(job, self._model, self._notes)
             run.begin(self._session, s)
+            self._on_resume(run.resumed_at)

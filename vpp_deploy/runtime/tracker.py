@@ -70,6 +70,7 @@ class Tracker:
     """Follows the instances of one video.
 
     Attributes:
+        slots: how many tracks the network has room for, None for any number.
         memory: the tracks that are alive.
         next_id: the id of the next new track.
     """
@@ -83,7 +84,7 @@ class Tracker:
                 with the best scores (of equal ones, the older).
             query_width: D, the width of a query.
         """
-        self._slots = slots
+        self.slots = slots
         self._query_width = query_width
         self.next_id = 0
         self.forget()
@@ -123,7 +124,7 @@ class Tracker:
         if len(detections) == 0:
             return TrackerUpdate(_tracks(detections, [], np.zeros(0, np.int64)), ())
 
-        num_static = len(queries) - (len(self) if self._slots is None else self._slots)
+        num_static = len(queries) - (len(self) if self.slots is None else self.slots)
         rows = detections.query_ids - num_static
         overlaps = MaskOverlaps(detections)
         existing = greedy_nms(overlaps, np.flatnonzero(rows >= 0), EXISTING_IOU)
@@ -173,7 +174,7 @@ class Tracker:
         recent = np.flatnonzero(frame_index - self.memory.last_frames < FORGET_AFTER)
         self.memory = self.memory.take(recent)
         # What is visible comes first: forgotten, it would only be found again under another id.
-        best = np.lexsort((-self.memory.scores, -self.memory.last_frames))[: self._slots]
+        best = np.lexsort((-self.memory.scores, -self.memory.last_frames))[: self.slots]
         dropped = np.delete(self.memory.ids, best)
         self.memory = self.memory.take(np.sort(best))
         return tuple(dropped.tolist())

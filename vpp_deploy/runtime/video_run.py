@@ -57,6 +57,11 @@ class VideoRun:
         self._decode_ms = 0.0
 
     @property
+    def resumed_at(self) -> int:
+        """How many frames an earlier run had done."""
+        return self._tally.resumed_at
+
+    @property
     def summary(self) -> RunSummary | None:
         """Of all that was done, once it has ended."""
         return self._summary
@@ -69,6 +74,10 @@ class VideoRun:
             saved = self._saved(identity)
             redraws = bool(job.pictures)
             first = None if saved is None or redraws else saved.index
+            if saved is not None and job.stop is not None and job.stop <= saved.index:
+                raise ResumeError(
+                    f"frame {saved.index} was done, and --stop {job.stop} ends before it"
+                )
             self._source = source = self._opened.enter_context(job.open_video(first))
             self._frames = iter(source)
             if not session.plan(source.frame_size).published:
@@ -77,12 +86,13 @@ class VideoRun:
                     f"frames of {width}x{height} are letterboxed into {input_w}x{input_h}, which "
                     "is not the published preprocessing; export with --like VIDEO for this video"
                 )
+            if saved is not None:
+                session.restore(saved.stream, stream)
             fps = (source.fps or _FOLDER_FPS) / source.stride
             kept_bytes = 0 if saved is None else saved.frames_bytes
             files = RunFiles(job.out, self._model.classes, fps, job.pictures, kept_bytes)
             self._files = self._opened.enter_context(files)
             if saved is not None:
-                session.restore(saved.stream, stream)
                 files.go_on(self._frames, self._tally.recount)
             if identity is not None:
                 self._keeper = StateKeeper(job.out, identity, lambda: session.save(stream))
@@ -104,18 +114,26 @@ class VideoRun:
             self.end()
         return None
 
-    def write(self, frame: Frame, result: FrameResult, step_ms: float) -> None:
-        """Writes what came of the frame that was read last, from a step of `step_ms`."""
+    def stepping(self) -> None:
+        """The frame that was read last is being stepped: until it is written, nothing is saved."""
+        self._in_step = True
+
+    def write(self, frame: Frame, result: FrameResult, step_ms: float) -> bool:
+        """Writes what came of the frame that was read last, from a step of `step_ms`.
+
+        Returns:
+            Whether that went well.
+        """
         with self._own_failures():
             assert self._files is not None
             start = time.perf_counter()
-            self._in_step = True
             self._files.write(frame, result)
             self._in_step = False
             if self._keeper is not None:
                 self._keeper.frame_done(frame.index, self._files.frames_bytes)
             output_ms = (time.perf_counter() - start) * 1e3
             self._tally.add(result, self._decode_ms, step_ms, output_ms)
+        return self._summary is None
 
     def end(self, error: BaseException | None = None) -> None:
         """Completes the files; `error` is what ended it early. Ending twice is allowed."""
@@ -134,7 +152,7 @@ class VideoRun:
             self._summarise(error)
 
     def _identity(self, session: VideoSession) -> RunIdentity | None:
-        """None for live input, which cannot be gone on with."""
+        """None for what cannot be read again from its beginning, and so not be gone on with."""
         job = self.job
         if job.path is None or not (job.path.is_file() or job.path.is_dir()):
             return None
@@ -143,7 +161,12 @@ class VideoRun:
         except OSError as error:
             raise VideoError(f"{job.path} cannot be read ({error.strerror})") from error
         return RunIdentity(
-            self._model.sha256, self._model.kind, video, job.start, job.stride, *session.choices
+            model=self._model.identity,
+            computed_by=self._model.kind,
+            video=video,
+            start=job.start,
+            stride=job.stride,
+            **session.choices,
         )
 
     def _saved(self, identity: RunIdentity | None) -> SavedRun | None:
@@ -202,8 +225,11 @@ class VideoRun:
     def _own_failures(self) -> Iterator[None]:
         try:
             yield
-        except (VideoError, ResumeError) as error:
+        except VideoError as error:
             self.end(error)
+        except ResumeError as error:
+            advice = "; run without --resume" if self.job.resume else ""
+            self.end(ResumeError(f"{error}{advice}"))
 
 
 def _notes(source: VideoSource | None, tally: RunTally) -> list[str]:

@@ -7,20 +7,20 @@ whole but for its last line.
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from vpp_deploy.errors import ResumeError, VideoError
 from vpp_deploy.results import FrameResult, TokenMap, Tracks
 from vpp_deploy.video.closing import Closing
-
-Line = dict[str, Any]
-"""One line, parsed; `FramesJsonl` says what is in it."""
 
 
 class Rle(TypedDict):
@@ -29,8 +29,40 @@ class Rle(TypedDict):
     size is [height, width] in pixels.
     """
 
-    size: list[int]
+    size: tuple[int, int]
     counts: str
+
+
+class TrackEntry(TypedDict):
+    """One track of a line."""
+
+    id: int
+    label: int
+    score: float
+    box: tuple[float, float, float, float]
+    rle: Rle
+
+
+class TokensEntry(TypedDict):
+    """The token map of a line."""
+
+    grid: tuple[int, int]
+    resized: tuple[int, int]
+    depth: str
+
+
+class Line(TypedDict):
+    """What is read of a line; `FramesJsonl` says what is in it."""
+
+    index: int
+    reset: str | None
+    tracks_dropped: list[int]
+    alive: list[int]
+    tracks: list[TrackEntry]
+    tokens: NotRequired[TokensEntry]
+
+
+_LINE = TypeAdapter(Line)
 
 
 def encode_masks(masks: NDArray[np.bool_]) -> list[Rle]:
@@ -42,7 +74,7 @@ def encode_masks(masks: NDArray[np.bool_]) -> list[Rle]:
     rles = []
     for mask in masks:
         rle = coco_mask.encode(cv2.transpose(mask.view(np.uint8)).T)
-        rles.append(Rle(size=rle["size"], counts=rle["counts"].decode("ascii")))
+        rles.append(Rle(size=(mask.shape[0], mask.shape[1]), counts=rle["counts"].decode("ascii")))
     return rles
 
 
@@ -72,18 +104,22 @@ class FramesJsonl(Closing):
         try:
             # Unbuffered: what is refused must not be tried again when the file is closed.
             self._file = path.open("r+b" if size else "wb", buffering=0)
-            self._keep(size)
         except OSError as error:
             raise _write_error(path, error) from error
+        try:
+            self._keep(size)
+        except OSError as error:
+            self._file.close()
+            raise _write_error(path, error) from error
+        except ResumeError:
+            self._file.close()
+            raise
 
     def _keep(self, size: int) -> None:
         if size:
             self._file.seek(size - 1)
             if self._file.read(1) != b"\n":
-                self._file.close()
-                raise ResumeError(
-                    f"{self.path} is not as the run left it; run again without --resume"
-                )
+                raise ResumeError(f"{self.path} is not as the run left it")
         self._file.truncate(size)
         self._file.seek(size)
 
@@ -95,8 +131,9 @@ class FramesJsonl(Closing):
             while left:
                 left = left[self._file.write(left) :]
         except OSError as error:
-            self._file.truncate(self.size)
-            self._file.seek(self.size)
+            with suppress(OSError):  # then its reader leaves the rest of a line out
+                self._file.truncate(self.size)
+                self._file.seek(self.size)
             raise _write_error(self.path, error) from error
         self.size += len(line)
 
@@ -104,11 +141,11 @@ class FramesJsonl(Closing):
         """Close the file; every frame written is in it already."""
         self._file.close()
 
-    def _line(self, result: FrameResult) -> Line:
+    def _line(self, result: FrameResult) -> dict[str, Any]:
         tracks = result.tracks
         rles = encode_masks(tracks.masks)
         areas = coco_mask.area(rles) if rles else []
-        line: Line = {
+        line: dict[str, Any] = {
             "index": result.index,
             "time_s": None if result.time_s is None else round(result.time_s, 6),
             "first": result.first,
@@ -157,14 +194,11 @@ def read_frames(path: Path) -> Iterator[Line]:
 
 def _parsed(path: Path, number: int, text: bytes) -> Line:
     try:
-        line = json.loads(text)
-        if not isinstance(line, dict) or not isinstance(line["tracks"], list):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ResumeError(
-            f"{path}: line {number} is damaged; run again without --resume"
-        ) from error
-    return line
+        return _LINE.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ResumeError(f"{path}: line {number} is damaged ({where}: {first['msg']})") from error
 
 
 def tracks_of(line: Line) -> Tracks:

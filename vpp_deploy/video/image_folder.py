@@ -27,14 +27,7 @@ class ImageFolder(VideoSource):
     def __init__(self, path: Path, selected: range) -> None:
         super().__init__(path, selected)
         try:
-            self._paths = sorted(
-                (
-                    p
-                    for p in path.iterdir()
-                    if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-                ),
-                key=natural_key,
-            )
+            self._paths = image_files(path)
         except OSError as error:
             raise VideoError(
                 f"{path} cannot be listed ({error.strerror}); check its permissions"
@@ -69,6 +62,16 @@ class ImageFolder(VideoSource):
                 self.frames_skipped_corrupt += 1
             else:
                 yield Frame(index, None, rgb)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, in their order.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    images = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted((path for path in images if not path.name.startswith(".")), key=natural_key)
 
 
 def natural_key(path: Path) -> tuple[list[str | int], str]:

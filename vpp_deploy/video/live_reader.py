@@ -148,7 +148,7 @@ class LiveReader:
             attempts += 1
             frames_before = self.frames_seen
             try:
-                self._read(self._address.connect(self._options.timeout_s))
+                self._read(self._address.connect(min(left_s, self._options.timeout_s)))
                 return ""
             except (ConnectionLostError, VideoError) as error:
                 last = str(error)

@@ -1,5 +1,6 @@
 """The videos that show a run: its tracks, and the tokens that ran."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -70,4 +71,6 @@ def written_by(folder: Path, names: Sequence[str] = (ANNOTATED, TOKENS)) -> Iter
     """The files in `folder` that `Pictures` of these names may have written."""
     for name in names:
         yield folder / f"{name}.mp4"
-        yield from folder.glob(f"{name}-[0-9]*.mp4")
+        for path in folder.glob(f"{name}-*.mp4"):
+            if re.fullmatch(rf"{name}-\d+\.mp4", path.name):
+                yield path

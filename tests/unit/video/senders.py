@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
-from types import TracebackType
 from typing import Self
+
+from vpp_deploy.video.closing import Closing
 
 Step = bytes | float | Callable[[], object]
 """Bytes to send, seconds to be silent, or something to do."""
@@ -15,7 +16,7 @@ PATIENCE_S = 30.0
 """Longer than anything takes; only a test that fails waits for so long."""
 
 
-class Sender:
+class Sender(Closing):
     """Serves one TCP connection after the other, each by its script; closes the door after them.
 
     Silence ends when the sender is left, at the latest.
@@ -37,12 +38,7 @@ class Sender:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._leaving.set()
         # What it may still be waiting for: a connection that nobody made.
         with socket.socket() as last:
@@ -77,7 +73,7 @@ class Sender:
                 step()
 
 
-class Repeating:
+class Repeating(Closing):
     """Sends a stream again and again, by UDP or to whoever connects by TCP, at its own pace."""
 
     def __init__(self, stream: bytes, num_frames: int, fps: float) -> None:
@@ -86,12 +82,7 @@ class Repeating:
         self._stop = Event()
         self._thread = Thread(target=lambda: None)
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._stop.set()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
@@ -139,7 +130,7 @@ def free_udp_port() -> int:
         return port
 
 
-class WebServer:
+class WebServer(Closing):
     """Serves one body at every path, with or without saying how long it is."""
 
     def __init__(self, body: bytes, tells_length: bool) -> None:
@@ -166,12 +157,7 @@ class WebServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(PATIENCE_S)

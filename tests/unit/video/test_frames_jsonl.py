@@ -33,7 +33,7 @@ def test_encoded_masks_decode_to_themselves() -> None:
     masks = rng.random((5, 33, 47)) > 0.7
     masks[1], masks[2] = False, True
     rles = encode_masks(masks)
-    assert all(type(rle["counts"]) is str and rle["size"] == [33, 47] for rle in rles)
+    assert all(type(rle["counts"]) is str and rle["size"] == (33, 47) for rle in rles)
     for rle, mask in zip(rles, masks, strict=True):
         assert np.array_equal(decode(rle), mask)
         assert rle["counts"].encode() == coco_mask.encode(np.asfortranarray(mask))["counts"]
@@ -129,7 +129,7 @@ def test_going_on_from_where_no_line_ends(tmp_path: Path, size: int) -> None:
     with FramesJsonl(path, CLASSES) as lines:
         lines.write(make_result(0))
     before = path.read_bytes()
-    with pytest.raises(ResumeError, match="without --resume"):
+    with pytest.raises(ResumeError, match="not as the run left it"):
         FramesJsonl(path, CLASSES, len(before) + size)
     assert path.read_bytes() == before
 
