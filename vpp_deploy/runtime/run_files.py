@@ -96,8 +96,12 @@ class RunFiles(Closing):
             kept_bytes: of an earlier run's frames.jsonl, to be gone on with.
         """
         self._folder = folder
-        remove([folder / RESULTS, folder / SUMMARY, *written_by(folder, pictures)])
         self._lines = FramesJsonl(folder / FRAMES, classes, kept_bytes)
+        try:
+            remove([folder / RESULTS, folder / SUMMARY, *written_by(folder, pictures)])
+        except VideoError:
+            self._lines.close()
+            raise
         self._pictures = Pictures(folder, fps, classes, pictures)
         self._redraws = bool(pictures)
 

@@ -54,7 +54,7 @@ def run_videos(
         prepare_folders(jobs)
         streams = _Streams(model, session, jobs, on_resume, whole)
         try:
-            while results := streams.step():
+            while (results := streams.step()) is not None:
                 for result in results:
                     on_frame(result)
         except BaseException as error:
@@ -90,11 +90,11 @@ class _Streams:
                 "about as long as with all of them"
             )
 
-    def step(self) -> list[FrameResult]:
-        """Steps all streams together and writes what came of it; nothing when all have ended."""
+    def step(self) -> list[FrameResult] | None:
+        """Steps all streams together; returns what was written of it, None when all have ended."""
         frames = [self._read(s) for s in range(len(self._running))]
         if all(frame is None for frame in frames):
-            return []
+            return None
         done = []
         with self._whole():
             for run in self._running:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from vpp_deploy.errors import VideoError
 
+_SMALL = 16  # pixels
+
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
     """Find the stream to decode, and set its decoder up.
@@ -73,10 +75,14 @@ class ToRgb:
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
     """Get FFmpeg's display matrix, (9,) int32, or None: most videos are stored upright.
 
-    It is asked of the first frame only. PyAV 14.1 to 18.1: reading `side_data` ties a frame into a
-    reference cycle, and uncollected frames pile up to hundreds of MB.
+    It is asked of the first frame only, and of a small copy. PyAV 14.1 to 18.1: reading `side_data`
+    ties a frame into a reference cycle that nothing collects, and its decoder's buffers with it.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        small = frame.reformat(width=_SMALL, height=_SMALL)
+    except (av.FFmpegError, ValueError):
+        return None  # of a format that cannot be converted, which the caller will find out
+    matrix = small.side_data.get("DISPLAYMATRIX")
     return np.frombuffer(bytes(matrix), np.int32) if isinstance(matrix, Buffer) else None
 
 
