@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -203,6 +204,23 @@ class TestRefused:
         message = self.refused(stopped, *arguments("out", "--start", "2", "--no-scene-cuts"))
         assert "another start, another scene cuts, another tokens" in message
 
+    def test_a_range_that_ends_before(self, stopped: Path) -> None:
+        message = self.refused(stopped, *arguments("out", "--tokens", "--stop", "5"))
+        assert "--stop 5 ends before it" in message
+
+    @pytest.mark.parametrize("change", [("--size", "128x160"), ("--rule", "published")])
+    def test_a_checkpoint_run_in_another_way(
+        self, stopped: Path, mini_checkpoint: Path, mini_recipe: Path, change: tuple[str, str]
+    ) -> None:
+        shutil.rmtree(stopped / "out")
+        settings = {"--size": f"{INPUT_SIZE[0]}x{INPUT_SIZE[1]}", "--rule": "budgets"}
+        base = ["run", "clip.mp4", "--model", str(mini_checkpoint), "--recipe", str(mini_recipe)]
+        first = [*base, *(text for pair in settings.items() for text in pair)]
+        succeeds(*first, "--out", "out", "--stop", "3", cwd=stopped)
+        settings |= dict([change])
+        other = [*base, *(text for pair in settings.items() for text in pair)]
+        assert "another model" in self.refused(stopped, *other, "--out", "out")
+
     def test_a_damaged_state(self, stopped: Path) -> None:
         state = stopped / "out" / "state.npz"
         whole = state.read_bytes()
@@ -223,6 +241,20 @@ class TestRefused:
         assert "not as the run left it" in self.refused(stopped, *arguments("out", "--tokens"))
         lines.unlink()
         assert "frames.jsonl" in self.refused(stopped, *arguments("out", "--tokens"))
+
+
+def test_a_folder_of_images_with_other_files(work: Path, tmp_path: Path) -> None:
+    """What is no image of it, results among them, does not make it another video."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, frame in enumerate(moving_scene(INPUT_SIZE, 6, 1)):
+        cv2.imwrite(str(images / f"{number}.png"), frame.rgb)
+    (images / "notes.txt").symlink_to("nowhere")
+    command = ["run", "images", "--model", str(work / "model"), "--out", "images"]
+    succeeds(*command, "--stop", "3", cwd=tmp_path)
+    succeeds(*command, "--resume", cwd=tmp_path)
+    succeeds(*command[:-1], "whole", cwd=tmp_path)
+    assert lines_of(images) == lines_of(tmp_path / "whole")
 
 
 def test_nothing_to_resume(work: Path) -> None:

@@ -238,3 +238,20 @@ class TestSavedStreams:
                 session.step(scene()[2])
         with pytest.raises(BackendError, match="state"):
             session.save()
+        session.reset()
+        first = steps(session, scene()[:2])
+        assert_same(first, steps(one.session(), scene()[:2]))
+
+    def test_before_the_first_frame_there_is_nothing(self, one: OpenedModel) -> None:
+        with pytest.raises(ResumeError, match="nothing to save"):
+            one.session().save()
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("frame_size", [0, 0]), ("track_ids", list(range(200)))]
+    )
+    def test_values_that_no_stream_has(self, one: OpenedModel, name: str, value: list[int]) -> None:
+        session = one.session()
+        steps(session, scene()[:2])
+        saved = session.save() | {name: np.array(value, np.int64)}
+        with pytest.raises(ResumeError):
+            one.session().restore(saved)

@@ -19,6 +19,7 @@ from vpp_deploy.runtime.job import VideoJob, output_folders
 from vpp_deploy.runtime.opening import OpenedModel, open_bundle
 from vpp_deploy.runtime.streams import run_videos
 from vpp_deploy.runtime.summary import WHOLE_FRAME, WHOLE_STEP, RunSummary
+from vpp_deploy.video.frames_jsonl import FramesJsonl
 from vpp_deploy.video.pictures import ANNOTATED
 from vpp_deploy.video.source import VideoSource, open_source
 from vpp_deploy.video.synthetic import moving_scene
@@ -57,8 +58,10 @@ def three(mini_bundle_of_3: ExportedMini) -> OpenedModel:
     return open_bundle(mini_bundle_of_3.folder, threads=1)
 
 
-def job_of(path: Path, out: Path, opening: Callable[[Path], VideoSource] = open_source) -> VideoJob:
-    return VideoJob(path, path.name, out, lambda _: opening(path))
+def job_of(
+    path: Path, out: Path, opening: Callable[[Path, int], VideoSource] = open_source
+) -> VideoJob:
+    return VideoJob(path, path.name, out, lambda first: opening(path, first or 0))
 
 
 def jobs_of(paths: Sequence[Path], base: Path, *, annotate: bool = False) -> list[VideoJob]:
@@ -113,8 +116,8 @@ class Watched:
     is_open: dict[Path, bool] = field(default_factory=dict)
     most: int = 0
 
-    def open(self, path: Path) -> VideoSource:
-        source = open_source(path)
+    def open(self, path: Path, start: int) -> VideoSource:
+        source = open_source(path, start)
         release = source._release
 
         def watched_release() -> None:
@@ -262,6 +265,37 @@ class TestFailures:
         assert "cannot be written" in str(short.ended_by)
         assert long.ended_by is None
         assert assert_complete(tmp_path / "out" / "long")["frames"] == VIDEOS["long"][0]
+
+    def test_a_write_that_is_interrupted_leaves_the_others_states_as_they_were(
+        self,
+        three: OpenedModel,
+        videos: dict[str, Path],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The session is ahead of what is written then, and must not be saved."""
+        names = ("long", "tall", "wide")
+        paths = [videos[name] for name in names]
+        run(three, paths, tmp_path / "whole")
+        write, calls = FramesJsonl.write, 0
+
+        def interrupted_once(lines: FramesJsonl, result: FrameResult) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 8:  # the second of three, in the third step
+                raise KeyboardInterrupt
+            write(lines, result)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FramesJsonl, "write", interrupted_once)
+            with pytest.raises(KeyboardInterrupt):
+                run(three, paths, tmp_path / "out")
+        jobs = [replace(job, resume=True) for job in jobs_of(paths, tmp_path / "out")]
+        for summary in run_videos(three, three.session(), jobs):
+            assert summary.ended_by is None
+            assert summary.resumed_at > 0
+        for name in names:
+            assert lines_of(tmp_path / "out" / name) == lines_of(tmp_path / "whole" / name)
 
     def test_a_model_that_fails_ends_all(
         self,

@@ -72,7 +72,8 @@ class TestVideos:
         assert (right[-4:, -8:, 0] - right[-4:, -8:, 2]).mean() > 20  # yellow
 
     def test_another_size_begins_another_file(self, tmp_path: Path) -> None:
-        (tmp_path / "annotated-notes.mp4").touch()
+        for name in ("annotated-notes.mp4", "annotated-2024-best.mp4", "my-annotated-2.mp4"):
+            (tmp_path / name).touch()
         tracks = make_result(0).tracks
         with Pictures(tmp_path, 10, CLASSES, (ANNOTATED,)) as pictures:
             for height, count in ((HEIGHT, 2), (HEIGHT + 8, 3), (HEIGHT, 1)):
