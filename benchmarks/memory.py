@@ -7,6 +7,7 @@ again as if it were live, so that tracks come and go all the time, and everythin
 run` does is done: frames.jsonl, and with --pictures the two videos.
 """
 
+import itertools
 import json
 import sys
 import tempfile
@@ -104,13 +105,16 @@ def measure(
     model = open_bundle(folder, threads=threads)
     session = model.session(resets=ResetPolicy(scene_cuts=True), tokens=pictures)
     loaded = _known(resident_bytes())
-    resident, tracks = [], []
+    # Of their full size at once: what they would grow by is not the run's.
+    resident, tracks = np.full((2, frames), -1, np.int64)
+    done = itertools.count()
     progress = Progress(console=Console(stderr=True))
     task = progress.add_task("frames", total=frames)
 
     def on_frame(result: FrameResult) -> None:
-        tracks.append(len(result.tracks))
-        resident.append(_known(resident_bytes()))
+        frame = next(done)
+        tracks[frame] = len(result.tracks)
+        resident[frame] = _known(resident_bytes())
         progress.advance(task)
 
     names = (ANNOTATED, TOKENS) if pictures else ()
@@ -125,9 +129,9 @@ def measure(
         frames,
         loaded,
         _known(peak_bytes()),
-        growth_percent(resident),
-        resident,
-        tracks,
+        growth_percent(resident.tolist()),
+        resident.tolist(),
+        tracks.tolist(),
     )
 
 

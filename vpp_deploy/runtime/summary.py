@@ -1,12 +1,13 @@
 """What a run saw of one video, counted frame by frame, and how long it took."""
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vpp_deploy.errors import VideoError
 from vpp_deploy.results import FrameResult, majority
@@ -77,6 +78,22 @@ class RunSummary:
             ) from error
 
 
+class _Window:
+    """The last values of a stage, in as much memory as they will ever take."""
+
+    def __init__(self) -> None:
+        self._values = np.full(_WINDOW, np.nan, np.float32)
+        self._count = 0
+
+    def add(self, value: float) -> None:
+        self._values[self._count % _WINDOW] = value
+        self._count += 1
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        return self._values[: self._count]
+
+
 class RunTally:
     """Counts the frames of one video; complete for those that were done, whenever it is asked.
 
@@ -98,7 +115,7 @@ class RunTally:
         self._classes = classes
         self._streams = streams
         self._first_ms: dict[str, float] = {}
-        self._later_ms: dict[str, deque[float]] = {}
+        self._later_ms: dict[str, _Window] = {}
         self._labels: dict[int, Counter[int]] = {}  # of the tracks that may be seen again
         self._ended: Counter[int] = Counter()  # class to number of tracks that will not be
 
@@ -134,7 +151,7 @@ class RunTally:
             self._first_ms = times
         else:
             for name, value in times.items():
-                self._later_ms.setdefault(name, deque(maxlen=_WINDOW)).append(value)
+                self._later_ms.setdefault(name, _Window()).add(value)
 
     def recount(self, line: Line) -> None:
         """Counts a frame that an earlier run did, from its line in frames.jsonl."""
@@ -169,12 +186,12 @@ class RunTally:
         """
         table: dict[str, dict[str, float | None]] = {}
         for name in self._later_ms or self._first_ms:
-            later = np.array(self._later_ms.get(name, ()))
+            later = self._later_ms[name].values if name in self._later_ms else _Window().values
             table[name] = {
                 "first": _rounded(self._first_ms.get(name)),
-                "p50": _rounded(np.percentile(later, 50) if later.size else None),
-                "p90": _rounded(np.percentile(later, 90) if later.size else None),
-                "max": _rounded(later.max() if later.size else None),
+                "p50": _rounded(float(np.percentile(later, 50)) if later.size else None),
+                "p90": _rounded(float(np.percentile(later, 90)) if later.size else None),
+                "max": _rounded(float(later.max()) if later.size else None),
             }
         return table
 
