@@ -36,9 +36,10 @@ def open_file(path: Path, selected: range) -> "VideoFile":
             f"{path} cannot be read as a video ({error.strerror}): it is no video or is cut off "
             "before its index; give a video file or a folder of images"
         ) from error
-    source = VideoFile(container, path, selected)
     # What the first look complains of, no second look may.
-    source.frames_damaged += _complaints() > complaints and not source.frames_damaged
+    complained = _complaints() > complaints
+    source = VideoFile(container, path, selected)
+    source.frames_damaged += complained and not source.frames_damaged
     return source
 
 

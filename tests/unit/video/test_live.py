@@ -309,7 +309,12 @@ def test_ctrl_c_while_the_network_is_silent(small: bytes, opens: bool) -> None:
             "    for frame in source: print(frame.index, flush=True)\n"
         )
         with subprocess.Popen(
-            [sys.executable, "-c", code], stdout=PIPE, stderr=PIPE, text=True
+            [sys.executable, "-c", code],
+            stdout=PIPE,
+            stderr=PIPE,
+            text=True,
+            # What runs the tests in the background may have told them to ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             assert connected.wait(PATIENCE_S)
             if opens:
