@@ -28,6 +28,8 @@ class TorchRunner:
         self._outputs = {s.name: [t.name for t in s.outputs] for s in plan.spec.stages}
         self._table: dict[str, torch.Tensor] = {}
         self._cold = self._cold_values()
+        # Where a first frame skips the stage that gives it, it is there to be read all the same.
+        self._table.update(self._cold)
         for edge in plan.spec.state:
             state = plan.spec.tensor(edge.input)
             if -1 not in state.shape:
