@@ -138,5 +138,5 @@ def check_streams(model: Path, streams: int, num_videos: int, *, is_checkpoint: 
 def _folder_name(video: str) -> str:
     address = live_address(video)
     if address is None:
-        return Path(video).resolve().stem
+        return Path(video).resolve().stem.strip(".") or "video"
     return re.sub(r"[^\w.-]+", "-", address.shown).strip("-.")

@@ -229,9 +229,11 @@ class VideoSession:
         """
         restored = self._new_stream()
         frame_size = restored.restore(saved)
+        tensors = {}
         for name in self._state_inputs:
             spec = self._runner.spec.tensor(name)
-            row = checked(saved, f"tensor.{name}", host_dtype(spec.dtype), spec.shape[1:])
+            tensors[name] = checked(saved, f"tensor.{name}", host_dtype(spec.dtype), spec.shape[1:])
+        for name, row in tensors.items():  # all of them are sound
             rows = row[None]
             if len(self._streams) > 1:
                 rows = self._runner.download(name).copy()
