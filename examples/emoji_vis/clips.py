@@ -74,9 +74,9 @@ def make_batch(seed: tuple[int, ...], split: Split, num_clips: int, num_frames: 
     return Batch(torch.from_numpy(frames), torch.tensor(FRAME_SIZE), tuple(targets))
 
 
-def _shrunk(masks_nHW: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> np.ndarray[
-    tuple[int, ...], np.dtype[np.float32]
-]:
+def _shrunk(
+    masks_nHW: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """(n, h, w): masks of a frame at a quarter of the padded input."""
     padded = np.zeros((*INPUT_SIZE, len(masks_nHW)), np.float32)
     padded[: masks_nHW.shape[1], : masks_nHW.shape[2]] = masks_nHW.transpose(1, 2, 0)

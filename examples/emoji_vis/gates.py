@@ -151,9 +151,7 @@ def selector_loss(
     return guidance, ratio
 
 
-def _choose(
-    score_BN: Tensor, kept_BN: Tensor, count: int, noise: float
-) -> tuple[Tensor, Tensor]:
+def _choose(score_BN: Tensor, kept_BN: Tensor, count: int, noise: float) -> tuple[Tensor, Tensor]:
     """The best `count` of the tokens still kept, and their gates."""
     ranked_BN = score_BN.detach()
     if noise:

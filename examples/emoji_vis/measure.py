@@ -15,9 +15,7 @@ _SCORE = 0.3
 
 
 @torch.no_grad()
-def measure(
-    model: VppModel, batches: Iterable[Batch], pruning: Pruning | None
-) -> dict[str, float]:
+def measure(model: VppModel, batches: Iterable[Batch], pruning: Pruning | None) -> dict[str, float]:
     """Mean values over all frames and objects.
 
     `loss`; `iou` of the masks of the queries that are assigned to objects, `class` how many of

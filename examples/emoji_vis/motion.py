@@ -18,6 +18,11 @@ _FOCAL = 3.0
 _TURNS = 0.15
 """Share of the emoji that turn round and round."""
 
+_CROSSINGS = 0.35
+"""Share of the emoji that enter or leave the frame at some time of the clip."""
+
+Vector = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Wave:
@@ -34,9 +39,7 @@ class Wave:
         return self.start + self.slope * t + self.swing * math.sin(self.rate * t + self.phase)
 
 
-def wave(
-    rng: np.random.Generator, start: float, slope: float = 0.0, swing: float = 0.0
-) -> Wave:
+def wave(rng: np.random.Generator, start: float, slope: float = 0.0, swing: float = 0.0) -> Wave:
     """A wave around a line, of a random rate and phase and up to `swing` high."""
     return Wave(
         start, slope, swing * rng.random(), rng.uniform(0.05, 0.3), rng.uniform(0, 2 * math.pi)
@@ -67,14 +70,12 @@ class Mover:
     pitch: Wave
 
 
-def random_mover(
-    rng: np.random.Generator, drawing: Drawing, aspect: float, length: int
-) -> Mover:
-    """A mover that is inside of the frame at some time of a clip of `length` frames."""
+def random_mover(rng: np.random.Generator, drawing: Drawing, aspect: float, length: int) -> Mover:
+    """A mover that is in the frame, or at its edge, at some time of a clip of `length` frames."""
     t0 = rng.uniform(0, length)
-    speed, heading = 0.03 * rng.random() ** 2, rng.uniform(0, 2 * math.pi)
-    vx, vy = speed * math.cos(heading), 0.6 * speed * math.sin(heading)
-    x0, y0 = rng.uniform(0.08, aspect - 0.08), rng.uniform(0.12, 0.88)
+    (x0, y0), (vx, vy) = (
+        _crossing(rng, aspect) if rng.random() < _CROSSINGS else _drift(rng, aspect)
+    )
     if rng.random() < _TURNS:
         roll = Wave(rng.uniform(0, 2 * math.pi), rng.uniform(-0.07, 0.07))
     else:
@@ -92,6 +93,25 @@ def random_mover(
         wave(rng, rng.normal(0, 0.2), 0.0, 0.5),
         wave(rng, rng.normal(0, 0.1), 0.0, 0.3),
     )
+
+
+def _drift(rng: np.random.Generator, aspect: float) -> tuple[Vector, Vector]:
+    """A place in the frame and a slow velocity."""
+    speed, heading = 0.03 * rng.random() ** 2, rng.uniform(0, 2 * math.pi)
+    place = rng.uniform(0.08, aspect - 0.08), rng.uniform(0.12, 0.88)
+    return place, (speed * math.cos(heading), 0.6 * speed * math.sin(heading))
+
+
+def _crossing(rng: np.random.Generator, aspect: float) -> tuple[Vector, Vector]:
+    """A place at the frame's edge and a velocity across it, inwards or outwards."""
+    speed, aslant = rng.uniform(0.015, 0.06), rng.normal(0, 0.012)
+    across = speed if rng.random() < 0.5 else -speed
+    outside = rng.uniform(0, 0.15)
+    if rng.random() < 0.7:
+        x = -outside if rng.random() < 0.5 else aspect + outside
+        return (x, rng.uniform(0.1, 0.9)), (across, aslant)
+    y = -outside if rng.random() < 0.5 else 1 + outside
+    return (rng.uniform(0.1, aspect - 0.1), y), (aslant, across)
 
 
 def paint(

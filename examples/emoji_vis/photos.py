@@ -58,7 +58,6 @@ _LOMIRI_1604: tuple[tuple[str, str], ...] = (
     ("Bridge_by_Sander_Klootwijk.jpg", "CC BY-SA 4.0"),
     ("Dragonfly_by_Bolly.jpg", "CC BY-SA 4.0"),
     ("free_by_Peter_Nerlich.jpg", "CC BY-SA 4.0"),
-    ("friends_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
     ("greentock_by_Peter_Nerlich.jpg", "CC BY-SA 4.0"),
     ("life_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
     ("picosdeeuropa_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),

@@ -82,6 +82,4 @@ def next_tracks(
         ]
     )
     valid_BT = torch.tensor([[t < len(r) for t in range(slots)] for r in rows], dtype=torch.bool)
-    return TrackQueries(
-        queries_BTD, valid_BT.reshape(len(rows), slots), tuple(map(tuple, objects))
-    )
+    return TrackQueries(queries_BTD, valid_BT.reshape(len(rows), slots), tuple(map(tuple, objects)))

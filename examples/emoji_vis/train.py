@@ -78,9 +78,7 @@ def _train(learner: Learner, folder: Path, checkpoint: Path) -> None:
             finished = _finished_phase(learner.step)
             if learner.step % _VALIDATE_EVERY == 0 or finished:
                 pruning = Pruning(WANTED, WANTED, 0.0) if phase.pruned else None
-                batches = (
-                    make_batch((n,), "val", 1, 4) for n in range(_VALIDATION_CLIPS)
-                )
+                batches = (make_batch((n,), "val", 1, 4) for n in range(_VALIDATION_CLIPS))
                 validation.add(learner.step, measure(learner.mean, batches, pruning))
                 began = time.monotonic()
             if finished:

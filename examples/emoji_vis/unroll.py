@@ -107,8 +107,7 @@ def run_clips(
         ]
         tracks = next_tracks(tracks, queries_BQD, followed, rng)
     losses = {
-        name: torch.stack([getattr(parts, name) for parts in sums]).mean()
-        for name in Parts._fields
+        name: torch.stack([getattr(parts, name) for parts in sums]).mean() for name in Parts._fields
     }
     return Step(losses | selection, tuple(found))
 
