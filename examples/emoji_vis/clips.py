@@ -48,6 +48,14 @@ class Batch:
     sizes_2: Tensor
     targets: tuple[Targets, ...]
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        targets = tuple(
+            Targets(t.labels_n.to(device), t.masks_Fnhw.to(device), t.present_Fn.to(device))
+            for t in self.targets
+        )
+        return Batch(self.frames_BFHW3.to(device), self.sizes_2.to(device), targets)
+
 
 def make_batch(seed: tuple[int, ...], split: Split, num_clips: int, num_frames: int) -> Batch:
     """The batch of this seed."""

@@ -88,8 +88,8 @@ def gated_trunk(
     counts = [int(num_tokens * share) for share in shares.as_tuple()]
     per = len(backbone.blocks) // 4
     x, c = tokens_BNC, pyramid_BMC
-    kept_BN = torch.ones(batch, num_tokens, dtype=torch.bool)
-    gate_BN = torch.ones(batch, num_tokens)
+    kept_BN = torch.ones(batch, num_tokens, dtype=torch.bool, device=x.device)
+    gate_BN = torch.ones(batch, num_tokens, device=x.device)
     scores: list[Tensor | None] = [None]
     map_selector = _interaction(backbone, 0).matching_module
     assert map_selector is not None, "a dense model has no selectors to train"
@@ -136,8 +136,8 @@ def selector_loss(
         Guidance towards objects (the rest gets what they leave of the share), and the squared
         distance from the share.
     """
-    guidance, ratio = torch.zeros(()), torch.zeros(())
     front_BN = foreground_BN.to(torch.float32)
+    guidance, ratio = front_BN.new_zeros(()), front_BN.new_zeros(())
     part_B1 = front_BN.mean(1, keepdim=True)
     for score_BN, share in zip(output.scores, shares.as_tuple(), strict=True):
         if score_BN is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from examples.emoji_vis.clips import make_batch
 from examples.emoji_vis.network import is_selector, new_model
@@ -46,6 +46,11 @@ class Learner:
     mean: VppModel
     optimizer: torch.optim.Optimizer
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.backbone.pos_embed.device
+
     def advance(self) -> dict[str, float]:
         """One step. Returns the losses, the gradient's norm and the learning rate."""
         phase, within = phase_at(self.step)
@@ -63,10 +68,10 @@ class Learner:
         if phase.pruned:
             pruning = Pruning(WANTED.scaled(rng.uniform(*VARIATION)), WANTED, _NOISE)
         batch = make_batch((self.seed, self.step), "train", phase.clips, phase.frames)
-        losses = run_clips(self.model, batch, pruning, rng).losses
+        losses = run_clips(self.model, batch.to(self.device), pruning, rng).losses
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        torch.autograd.backward(total)
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), _MAX_GRADIENT, error_if_nonfinite=True
         )
@@ -79,7 +84,8 @@ class Learner:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(_MEAN_DECAY, (1 + self.step) / (10 + self.step))
-        means, news = list(self.mean.parameters()), list(self.model.parameters())
+        means: list[Tensor] = list(self.mean.parameters())
+        news: list[Tensor] = list(self.model.parameters())
         torch._foreach_lerp_(means, news, 1 - decay)
         for mean, new in zip(self.mean.buffers(), self.model.buffers(), strict=True):
             mean.copy_(new)
@@ -101,16 +107,16 @@ class Learner:
         partial.replace(path)
 
 
-def start(seed: int) -> Learner:
+def start(seed: int, device: torch.device) -> Learner:
     """A training before its first step."""
-    model = new_model(seed)
+    model = new_model(seed).to(device)
     return Learner(seed, 0, model, copy.deepcopy(model).requires_grad_(False), _optimizer(model))
 
 
-def resume(path: Path) -> Learner:
+def resume(path: Path, device: torch.device) -> Learner:
     """A training as `save` left it."""
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    learner = start(state["seed"])
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    learner = start(state["seed"], device)
     learner.step = state["step"]
     learner.model.load_state_dict(state["model"])
     learner.mean.load_state_dict(state["mean"])

@@ -92,7 +92,7 @@ def _write_frames(
 
 def _track(masks_FHW: NDArray[np.bool_]) -> dict[str, Any]:
     """Masks, boxes (x, y, width, height) and areas by frame, null where the object is hidden."""
-    present = masks_FHW.any((1, 2))
+    present = [bool(mask.any()) for mask in masks_FHW]
     rles = encode_masks(masks_FHW)
     return {
         "segmentations": [r if p else None for r, p in zip(rles, present, strict=True)],

@@ -127,7 +127,7 @@ class Scene:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-        return np.asarray(seen, np.float32) / 255
+        return np.asarray(seen / np.float32(255), np.float32)
 
 
 def random_scene(seed: tuple[int, ...], split: Split, aspect: float, length: int) -> Scene:
@@ -182,9 +182,9 @@ def _seen(
         sigma = look.blur * canvas.shape[0] / 180
         image = np.asarray(cv2.GaussianBlur(canvas, (0, 0), sigma), np.float32)
     gains = np.array(look.tints, np.float32) * look.gain(t)
-    image = 255 * ((image * gains - 0.5) * look.contrast + 0.5)
-    image = image + rng.standard_normal(image.shape, np.float32) * look.noise
-    pixels = np.clip(image, 0, 255).astype(np.uint8)
+    lit = 255 * ((image * gains - 0.5) * look.contrast + 0.5)
+    noisy = lit + rng.standard_normal(lit.shape, np.float32) * look.noise
+    pixels = np.clip(noisy, 0, 255).astype(np.uint8)
     if look.quality is None:
         return pixels
     _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, look.quality])

@@ -32,10 +32,12 @@ class TrackQueries:
     objects: tuple[tuple[int, ...], ...]
 
 
-def no_tracks(batch: int, width: int) -> TrackQueries:
+def no_tracks(batch: int, width: int, device: torch.device) -> TrackQueries:
     """What the first frame has."""
     return TrackQueries(
-        torch.zeros(batch, 0, width), torch.zeros(batch, 0, dtype=torch.bool), ((),) * batch
+        torch.zeros(batch, 0, width, device=device),
+        torch.zeros(batch, 0, dtype=torch.bool, device=device),
+        ((),) * batch,
     )
 
 
@@ -72,14 +74,12 @@ def next_tracks(
         rows.append(list(kept.values()))
         objects.append(list(kept))
     slots = max(map(len, rows))
-    width = queries_BQD.shape[2]
-    queries_BTD = torch.stack(
-        [
-            torch.cat((torch.stack(r), r[0].new_zeros(slots - len(r), width)))
-            if r
-            else queries_BQD.new_zeros(slots, width)
-            for r in rows
-        ]
+    empty_D = queries_BQD.new_zeros(queries_BQD.shape[2])
+    padded = [[*row, *[empty_D] * (slots - len(row))] for row in rows]
+    queries_BTD = torch.stack([query for row in padded for query in row] or [empty_D])
+    lengths_B1 = torch.tensor([[len(row)] for row in rows], device=empty_D.device)
+    return TrackQueries(
+        queries_BTD[: len(rows) * slots].reshape(len(rows), slots, len(empty_D)),
+        torch.arange(slots, device=empty_D.device) < lengths_B1,
+        tuple(map(tuple, objects)),
     )
-    valid_BT = torch.tensor([[t < len(r) for t in range(slots)] for r in rows], dtype=torch.bool)
-    return TrackQueries(queries_BTD, valid_BT.reshape(len(rows), slots), tuple(map(tuple, objects)))

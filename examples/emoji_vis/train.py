@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on where a training stopped")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     checkpoint = arguments.folder / "checkpoint.pt"
     if checkpoint.exists() and not arguments.resume:
@@ -48,7 +49,8 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
-    learner = resume(checkpoint) if checkpoint.exists() else start(arguments.seed)
+    device = torch.device(arguments.device)
+    learner = resume(checkpoint, device) if checkpoint.exists() else start(arguments.seed, device)
     _train(learner, arguments.folder, checkpoint)
 
 
@@ -78,7 +80,10 @@ def _train(learner: Learner, folder: Path, checkpoint: Path) -> None:
             finished = _finished_phase(learner.step)
             if learner.step % _VALIDATE_EVERY == 0 or finished:
                 pruning = Pruning(WANTED, WANTED, 0.0) if phase.pruned else None
-                batches = (make_batch((n,), "val", 1, 4) for n in range(_VALIDATION_CLIPS))
+                batches = (
+                    make_batch((n,), "val", 1, 4).to(learner.device)
+                    for n in range(_VALIDATION_CLIPS)
+                )
                 validation.add(learner.step, measure(learner.mean, batches, pruning))
                 began = time.monotonic()
             if finished:

@@ -5,6 +5,7 @@ Shapes: B clips, F frames, Q queries, T track slots, D head width, N patch token
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from examples.emoji_vis.clips import Batch, Targets
-from examples.emoji_vis.gates import Shares, gated_trunk, selector_loss
+from examples.emoji_vis.gates import GatedOutput, Shares, gated_trunk, selector_loss
 from examples.emoji_vis.losses import FrameTargets, Parts, Prediction, assign, frame_loss
 from examples.emoji_vis.network import INPUT_SIZE
 from examples.emoji_vis.tracks import TrackQueries, next_tracks, no_tracks
-from vpp_deploy.models.backbone import Selection
+from vpp_deploy.models.backbone import GridConstants, Selection, StemOutput, VppBackbone
 from vpp_deploy.models.head import VppHead, is_background
 from vpp_deploy.models.selectors import TokenMemory
 from vpp_deploy.models.vpp import VppModel, normalise
@@ -83,14 +84,17 @@ def run_clips(
         rng: for mishaps of the tracks; None for none.
     """
     clips, length = batch.frames_BFHW3.shape[:2]
-    maps, memory, selection, kept = _see(model, batch, pruning)
-    tracks = no_tracks(clips, model.config.head_width)
+    seen = _see(model, batch, pruning)
+    tracks = no_tracks(clips, model.config.head_width, seen.maps.device)
     sums: list[Parts] = []
     found: list[Found] = []
     for f in range(length):
         targets = tuple(_frame_targets(t, f) for t in batch.targets)
         predictions, queries_BQD = _decode(
-            model.panoptic_head, maps[:, f], [level[:, f] for level in memory], tracks
+            model.panoptic_head,
+            seen.maps[f::length],
+            [level[f::length] for level in seen.memory],
+            tracks,
         )
         static = model.config.num_queries
         num_objects = float(max(1, sum(len(t.objects) for t in targets)))
@@ -100,7 +104,7 @@ def run_clips(
                 assign(prediction, b, targets[b], static, tracks.objects[b]) for b in range(clips)
             )
             sums.append(frame_loss(prediction, targets, assigned, valid_BQ, num_objects))
-        found.append(Found(predictions[-1], targets, assigned, tracks, kept[f]))
+        found.append(Found(predictions[-1], targets, assigned, tracks, seen.kept[f]))
         followed = [
             dict(zip(t.objects.tolist(), q.tolist(), strict=True))
             for t, q in zip(targets, assigned, strict=True)
@@ -109,13 +113,26 @@ def run_clips(
     losses = {
         name: torch.stack([getattr(parts, name) for parts in sums]).mean() for name in Parts._fields
     }
-    return Step(losses | selection, tuple(found))
+    return Step(losses | seen.losses, tuple(found))
 
 
-def _see(
-    model: VppModel, batch: Batch, pruning: Pruning | None
-) -> tuple[Tensor, list[Tensor], dict[str, Tensor], list[tuple[Tensor, ...]]]:
-    """Mask features and memory (B, F, D, h, w) of all frames, and what selecting cost and kept."""
+class _Seen(NamedTuple):
+    """All frames, in the order of the clips, before the transformer decoder.
+
+    Attributes:
+        maps: mask features, (B*F, D, h, w).
+        memory: at 1/32, 1/16 and 1/8.
+        losses: what selecting cost.
+        kept: of each frame what `Found` shows.
+    """
+
+    maps: Tensor
+    memory: Sequence[Tensor]
+    losses: dict[str, Tensor]
+    kept: list[tuple[Tensor, ...]]
+
+
+def _see(model: VppModel, batch: Batch, pruning: Pruning | None) -> _Seen:
     clips, length = batch.frames_BFHW3.shape[:2]
     backbone = model.backbone
     image = normalise(batch.frames_BFHW3.flatten(0, 1), batch.sizes_2.expand(clips * length, 2))
@@ -129,37 +146,49 @@ def _see(
         )
         tokens, pyramid = trunk.tokens_BNC, trunk.pyramid_BMC
     else:
-        all_tokens = stem.tokens_BNC.unflatten(0, (clips, length))
-        all_pyramids = stem.pyramid_BMC.unflatten(0, (clips, length))
-        memory: TokenMemory | None = None
-        outputs = []
-        for f in range(length):
-            outputs.append(
-                gated_trunk(
-                    backbone,
-                    all_tokens[:, f],
-                    all_pyramids[:, f],
-                    memory,
-                    pruning.kept,
-                    pruning.noise,
-                    constants,
-                    grid,
-                )
-            )
-            memory = outputs[-1].memory
-        kept = [output.kept for output in outputs]
+        outputs = _prune(backbone, stem, (clips, length), pruning, constants, grid)
         taught = [
             selector_loss(output, _foreground(batch, f), pruning.wanted)
             for f, output in enumerate(outputs)
         ]
         losses["guidance"] = GUIDANCE_WEIGHT * torch.stack([g for g, _ in taught]).mean()
         losses["ratio"] = RATIO_WEIGHT * torch.stack([r for _, r in taught]).mean()
+        kept = [output.kept for output in outputs]
         tokens = torch.stack([output.tokens_BNC for output in outputs], 1).flatten(0, 1)
         pyramid = torch.stack([output.pyramid_BMC for output in outputs], 1).flatten(0, 1)
     features = backbone.features(tokens, pyramid, stem.stride4_BSHW, grid)
-    maps, levels = model.panoptic_head.pixel_decoder(*features)
-    shape = (clips, length)
-    return maps.unflatten(0, shape), [m.unflatten(0, shape) for m in levels], losses, kept
+    maps, memory = model.panoptic_head.pixel_decoder(*features)
+    return _Seen(maps, memory, losses, kept)
+
+
+def _prune(
+    backbone: VppBackbone,
+    stem: StemOutput,
+    shape: tuple[int, int],
+    pruning: Pruning,
+    constants: GridConstants,
+    grid: tuple[int, int],
+) -> list[GatedOutput]:
+    """The trunk, frame after frame of clips of `shape` (B, F)."""
+    tokens = stem.tokens_BNC.reshape(*shape, *stem.tokens_BNC.shape[1:])
+    pyramids = stem.pyramid_BMC.reshape(*shape, *stem.pyramid_BMC.shape[1:])
+    memory: TokenMemory | None = None
+    outputs: list[GatedOutput] = []
+    for f in range(shape[1]):
+        outputs.append(
+            gated_trunk(
+                backbone,
+                tokens[:, f],
+                pyramids[:, f],
+                memory,
+                pruning.kept,
+                pruning.noise,
+                constants,
+                grid,
+            )
+        )
+        memory = outputs[-1].memory
+    return outputs
 
 
 def _decode(
@@ -171,7 +200,9 @@ def _decode(
     def predict(query_BQD: Tensor) -> Tensor:
         normed = head.transformer_decoder.post_norm(query_BQD)
         embeds = head.mask_embed(normed)
-        logits = (embeds @ maps_BDhw.flatten(2)).unflatten(2, tuple(maps_BDhw.shape[2:]))
+        logits: Tensor = (embeds @ maps_BDhw.flatten(2)).reshape(
+            *embeds.shape[:2], *maps_BDhw.shape[2:]
+        )
         predictions.append(Prediction(head.cls_embed(normed), logits))
         return logits
 
