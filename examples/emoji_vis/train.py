@@ -60,7 +60,7 @@ def _train(learner: Learner, folder: Path, checkpoint: Path) -> None:
         signal.signal(number, lambda n, _: stopped.append(n))
     losses = Table(folder / "losses.csv", learner.step)
     validation = Table(folder / "validation.csv", learner.step)
-    sums: dict[str, float] = {}
+    lately: list[dict[str, float]] = []
     saved = began = time.monotonic()
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
@@ -68,15 +68,16 @@ def _train(learner: Learner, folder: Path, checkpoint: Path) -> None:
         while learner.step < NUM_STEPS and not stopped:
             phase, _ = phase_at(learner.step)
             values = learner.advance()
-            sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+            lately.append(values)
             progress.update(
                 task, completed=learner.step, description=f"{phase.name} {values['loss']:.2f}"
             )
             if learner.step % _LOG_EVERY == 0:
-                means = {name: value / _LOG_EVERY for name, value in sums.items()}
-                seconds = (time.monotonic() - began) / _LOG_EVERY
+                seconds = (time.monotonic() - began) / len(lately)
+                # A phase ends where a line does, so all its steps have the same losses.
+                means = {name: sum(v[name] for v in lately) / len(lately) for name in values}
                 losses.add(learner.step, means | {"seconds": seconds})
-                sums, began = {}, time.monotonic()
+                lately, began = [], time.monotonic()
             finished = _finished_phase(learner.step)
             if learner.step % _VALIDATE_EVERY == 0 or finished:
                 pruning = Pruning(WANTED, WANTED, 0.0) if phase.pruned else None
