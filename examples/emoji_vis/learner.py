@@ -137,5 +137,6 @@ def _optimizer(model: VppModel) -> torch.optim.Optimizer:
                 "factor": _SELECTOR_RATE if selects else 1.0,
             }
             for (decays, selects), parameters in groups.items()
-        ]
+        ],
+        fused=True,
     )
