@@ -1,0 +1,1 @@
+"""What can be made with the package, beside it."""

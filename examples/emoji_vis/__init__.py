@@ -1,0 +1,1 @@
+"""A small VPP, trained from nothing on emoji that move over photographs."""

@@ -1,0 +1,129 @@
+"""Writes a split in YouTube-VIS's layout: `python -m examples.emoji_vis.make_data test FOLDER`.
+
+In the folder: `JPEGImages/VIDEO/00000.jpg` and so on, and `instances.json` with a run-length
+encoded mask of every object in every frame. The same arguments give the same pictures.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from examples.emoji_vis.artwork import CLASSES
+from examples.emoji_vis.photos import PHOTOS, Split
+from examples.emoji_vis.scenes import Scene, random_scene
+from vpp_deploy.cli.arguments import parse_frame_size
+from vpp_deploy.video.frames_jsonl import encode_masks
+
+QUALITY = 90
+
+
+def write_split(
+    folder: Path, split: Split, num_clips: int, num_frames: int, size: tuple[int, int], seed: int
+) -> None:
+    """Writes the clips of a split.
+
+    Args:
+        folder: new, or of an earlier run that is overwritten.
+        split: decides on photographs and drawings.
+        num_clips: videos.
+        num_frames: of each.
+        size: (H, W) of the frames.
+        seed: of the first clip; the others count up.
+    """
+    videos: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for video_id in range(1, num_clips + 1):
+        scene = random_scene((seed, video_id), split, size[1] / size[0], num_frames)
+        names = [f"emoji{video_id:03}/{t:05}.jpg" for t in range(num_frames)]
+        masks = _write_frames(folder / "JPEGImages", names, scene, size)
+        shape = {"height": size[0], "width": size[1], "length": num_frames}
+        videos.append({"id": video_id, "file_names": names, **shape})
+        for mover, masks_FHW in zip(scene.movers, masks.swapaxes(0, 1), strict=True):
+            if masks_FHW.any():
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "video_id": video_id,
+                    "category_id": mover.drawing.label + 1,
+                    "iscrowd": 0,
+                    "drawing": mover.drawing.text,
+                    "seen_in_training": mover.drawing.seen,
+                }
+                annotations.append(annotation | shape | _track(masks_FHW))
+    credits = [f"{p.package}/{p.name}: {p.credit}" for p in PHOTOS if p.split == split]
+    text = json.dumps(
+        {
+            "info": {
+                "description": f"emoji over photographs, {split}, seed {seed}",
+                "drawings": "Noto Color Emoji, SIL Open Font License 1.1",
+                "photographs": credits,
+            },
+            "categories": [
+                {"id": label + 1, "name": name, "supercategory": "object"}
+                for label, name in enumerate(CLASSES)
+            ],
+            "videos": videos,
+            "annotations": annotations,
+        },
+        ensure_ascii=False,
+    )
+    (folder / "instances.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write_frames(
+    folder: Path, names: list[str], scene: Scene, size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """(F, n, H, W) masks."""
+    masks = []
+    for t, name in enumerate(names):
+        picture = scene.draw(t, size)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bgr = np.ascontiguousarray(picture.image[..., ::-1])
+        cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        masks.append(picture.masks)
+    return np.stack(masks)
+
+
+def _track(masks_FHW: NDArray[np.bool_]) -> dict[str, Any]:
+    """Masks, boxes (x, y, width, height) and areas by frame, null where the object is hidden."""
+    present = [bool(mask.any()) for mask in masks_FHW]
+    rles = encode_masks(masks_FHW)
+    return {
+        "segmentations": [r if p else None for r, p in zip(rles, present, strict=True)],
+        "bboxes": [
+            coco_mask.toBbox(r).tolist() if p else None for r, p in zip(rles, present, strict=True)
+        ],
+        "areas": [
+            int(coco_mask.area(r)) if p else None for r, p in zip(rles, present, strict=True)
+        ],
+    }
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m examples.emoji_vis.make_data")
+    parser.add_argument("split", choices=("train", "val", "test"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--size", type=parse_frame_size, default=(180, 320), metavar="HxW")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    write_split(
+        arguments.folder,
+        arguments.split,
+        arguments.clips,
+        arguments.frames,
+        arguments.size,
+        arguments.seed,
+    )
+
+
+if __name__ == "__main__":
+    main()

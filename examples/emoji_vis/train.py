@@ -1,0 +1,144 @@
+"""Trains the emoji model: `python -m examples.emoji_vis.train RUN_FOLDER [--resume]`.
+
+May be stopped at any time, even by `kill -9`, and goes on with --resume from the last checkpoint
+(every three minutes) exactly as if it had never stopped. In the folder: `checkpoint.pt`,
+`losses.csv`, `validation.csv`, and at the end of the phases `dense.safetensors` and
+`sparse.safetensors`, which `vpp-deploy export` reads.
+"""
+
+import argparse
+import csv
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import torch
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from examples.emoji_vis.clips import make_batch
+from examples.emoji_vis.learner import Learner, resume, start
+from examples.emoji_vis.measure import measure
+from examples.emoji_vis.network import save_weights
+from examples.emoji_vis.schedule import NUM_STEPS, PHASES, WANTED, phase_at
+from examples.emoji_vis.unroll import Pruning
+
+_SAVE_EVERY_S = 180
+_LOG_EVERY = 50
+_VALIDATE_EVERY = 500
+_VALIDATION_CLIPS = 16
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m examples.emoji_vis.train")
+    parser.add_argument("folder", type=Path, help="where everything is written")
+    parser.add_argument("--resume", action="store_true", help="go on where a training stopped")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    checkpoint = arguments.folder / "checkpoint.pt"
+    if checkpoint.exists() and not arguments.resume:
+        parser.error(f"{checkpoint} exists; go on with --resume, or name another folder")
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(1)
+    device = torch.device(arguments.device)
+    learner = resume(checkpoint, device) if checkpoint.exists() else start(arguments.seed, device)
+    _train(learner, arguments.folder, checkpoint)
+
+
+def _train(learner: Learner, folder: Path, checkpoint: Path) -> None:
+    stopped: list[int] = []
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda n, _: stopped.append(n))
+    losses = Table(folder / "losses.csv", learner.step)
+    validation = Table(folder / "validation.csv", learner.step)
+    lately: list[dict[str, float]] = []
+    saved = began = time.monotonic()
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
+        task = progress.add_task("", total=NUM_STEPS, completed=learner.step)
+        while learner.step < NUM_STEPS and not stopped:
+            phase, _ = phase_at(learner.step)
+            values = learner.advance()
+            lately.append(values)
+            progress.update(
+                task, completed=learner.step, description=f"{phase.name} {values['loss']:.2f}"
+            )
+            if learner.step % _LOG_EVERY == 0:
+                seconds = (time.monotonic() - began) / len(lately)
+                # A phase ends where a line does, so all its steps have the same losses.
+                means = {name: sum(v[name] for v in lately) / len(lately) for name in values}
+                losses.add(learner.step, means | {"seconds": seconds})
+                lately, began = [], time.monotonic()
+            finished = _finished_phase(learner.step)
+            if learner.step % _VALIDATE_EVERY == 0 or finished:
+                pruning = Pruning(WANTED, WANTED, 0.0) if phase.pruned else None
+                batches = (
+                    make_batch((n,), "val", 1, 4).to(learner.device)
+                    for n in range(_VALIDATION_CLIPS)
+                )
+                validation.add(learner.step, measure(learner.mean, batches, pruning))
+                began = time.monotonic()
+            if finished:
+                learner.save(folder / f"{finished}.pt")
+                name = "sparse" if phase.pruned else "dense"
+                save_weights(
+                    folder / f"{name}.safetensors", learner.mean.state_dict(), phase.pruned
+                )
+            if finished or time.monotonic() - saved > _SAVE_EVERY_S:
+                learner.save(checkpoint)
+                saved = time.monotonic()
+    learner.save(checkpoint)
+    if stopped:
+        sys.exit(128 + stopped[0])
+
+
+def _finished_phase(step: int) -> str | None:
+    """The phase that ends before this step."""
+    end = 0
+    for phase in PHASES:
+        end += phase.steps
+        if step == end:
+            return phase.name
+    return None
+
+
+class Table:
+    """A CSV file of values by step; what a resumed training will do again is cut off."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path
+        if path.exists():
+            lines = path.read_text().splitlines()
+            kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
+            path.write_text("\n".join([*lines[:1], *kept]) + "\n")
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends a line."""
+        print(step, *(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
+        new = not self._path.exists()
+        with self._path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", *COLUMNS[self._path.stem]])
+            row = [f"{values[c]:.6g}" if c in values else "" for c in COLUMNS[self._path.stem]]
+            writer.writerow([step, *row])
+
+
+COLUMNS = {
+    "losses": (
+        *("loss", "classes", "masks", "dice", "guidance", "ratio", "gradient", "rate", "seconds"),
+    ),
+    "validation": ("loss", "iou", "class", "found", "tracked", "false", "kept"),
+}
+
+if __name__ == "__main__":
+    main()
