@@ -190,7 +190,7 @@ class TestRun:
     ) -> None:
         seen = []
         for _ in range(2):
-            model = ("--model", mini_bundle.folder, "--exploration-seed", 3, "--out", "out")
+            model = ("--model", mini_bundle.folder, "--exploration", "noise:3", "--out", "out")
             succeeds("run", clip, *model, cwd=tmp_path)
             seen.append((tmp_path / "out" / "results.json").read_bytes())
         assert seen[0] == seen[1]
@@ -464,7 +464,7 @@ class TestBadInput:
             assert name in line
 
     def test_exploring_a_dense_model(self, clip: Path, mini_dense_bundle: ExportedMini) -> None:
-        arguments = ("run", clip, "--model", mini_dense_bundle.folder, "--exploration-seed", 1)
+        arguments = ("run", clip, "--model", mini_dense_bundle.folder, "--exploration", "lattice")
         assert "dense" in fails(*arguments, cwd=self.cwd)
 
     def test_an_output_folder_that_is_a_file(self, clip: Path, mini_bundle: ExportedMini) -> None:

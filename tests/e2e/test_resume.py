@@ -18,7 +18,7 @@ from tests.unit.video.synthetic import moving, write_video
 from vpp_deploy.video.synthetic import moving_scene
 
 FRAMES = 40
-OPTIONS = ("--refresh-every", 7, "--exploration-seed", 3)
+OPTIONS = ("--refresh-every", 7, "--exploration", "noise:3")
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ from vpp_deploy.partition.plan import plan_pipeline
 from vpp_deploy.partition.prepare import prepare_budgets
 from vpp_deploy.recipes import MAX_BUDGET, ModelSettings
 from vpp_deploy.results import FrameResult, Tracks
+from vpp_deploy.runtime.exploration import Lattice, RankNoise
 from vpp_deploy.runtime.onnx_runner import OnnxRunner
 from vpp_deploy.runtime.opening import newest_model, open_bundle
 from vpp_deploy.runtime.runner import PipelineRunner
@@ -269,7 +270,8 @@ class TestState:
     def test_exploration_is_seeded(self, mini_bundle: ExportedMini) -> None:
         def kept(seed: int | None) -> list[list[int]]:
             runner = runner_of(mini_bundle)
-            session = VideoSession(runner, exploration_seed=seed)
+            noise = None if seed is None else RankNoise(seed)
+            session = VideoSession(runner, exploration=noise)
             chosen = []
             for frame in frames(6, 1):
                 session.step(frame)
@@ -281,6 +283,17 @@ class TestState:
         assert kept(7) != kept(None)
         assert kept(None) == kept(None)
         assert all(len(set(group)) == len(group) for group in kept(7))
+
+    def test_a_lattice_gives_every_patch_its_turn(self, mini_bundle: ExportedMini) -> None:
+        runner = runner_of(mini_bundle)
+        session = VideoSession(runner, exploration=Lattice(8))
+        seen = set()
+        first, *rest = frames(9, 1)
+        session.step(first)
+        for frame in rest:
+            session.step(frame)
+            seen.update(runner.download("kept_1_2")[0].tolist())
+        assert seen == set(range(runner.spec.tensor("tokens").shape[1]))
 
     def test_nothing_is_reallocated(self, mini_bundle: ExportedMini) -> None:
         runner = runner_of(mini_bundle)

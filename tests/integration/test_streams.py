@@ -15,6 +15,7 @@ from tests.mini import INPUT_SIZE, ExportedMini
 from tests.unit.video.synthetic import Image, packet_places, write_video
 from vpp_deploy.errors import BackendError, VideoError
 from vpp_deploy.results import FrameResult
+from vpp_deploy.runtime.exploration import RankNoise
 from vpp_deploy.runtime.job import VideoJob, output_folders
 from vpp_deploy.runtime.opening import OpenedModel, open_bundle
 from vpp_deploy.runtime.streams import run_videos
@@ -80,7 +81,8 @@ def run(
     on_frame: Callable[[FrameResult], None] = lambda _: None,
 ) -> list[RunSummary]:
     jobs = jobs_of(paths, base, annotate=annotate)
-    return run_videos(model, model.session(seed), jobs, on_frame=on_frame)
+    exploration = None if seed is None else RankNoise(seed)
+    return run_videos(model, model.session(exploration), jobs, on_frame=on_frame)
 
 
 def lines_of(out: Path) -> list[dict[str, Any]]:

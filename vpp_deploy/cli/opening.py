@@ -11,6 +11,7 @@ import typer
 
 from vpp_deploy.cli.arguments import check_size, choice, parse_size
 from vpp_deploy.cli.console import detail
+from vpp_deploy.runtime.exploration import FORMS, parse_exploration
 from vpp_deploy.runtime.opening import (
     CHECKPOINT_SUFFIXES,
     OpenedModel,
@@ -42,6 +43,24 @@ SizeOption = Annotated[
         metavar="HxW",
         callback=check_size,
         help="Input size of checkpoints; default: for the first video.",
+    ),
+]
+
+
+def _check_exploration(text: str) -> str:
+    try:
+        parse_exploration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
+ExplorationOption = Annotated[
+    str,
+    typer.Option(
+        metavar="POLICY",
+        callback=_check_exploration,
+        help=f"How background patches are let in, to see what enters late: {FORMS}.",
     ),
 ]
 

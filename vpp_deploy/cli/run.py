@@ -10,6 +10,7 @@ import typer
 from vpp_deploy.cli.console import answer, only_answers, say
 from vpp_deploy.cli.opening import (
     BackendOption,
+    ExplorationOption,
     ModelOptions,
     RecipeOption,
     RuleOption,
@@ -24,6 +25,7 @@ from vpp_deploy.cli.run_tables import print_one, print_several
 from vpp_deploy.cli.signals import held
 from vpp_deploy.cli.videos import VideoOptions, check_streams, live_options, num_frames
 from vpp_deploy.errors import VideoError
+from vpp_deploy.runtime.exploration import NONE, parse_exploration
 from vpp_deploy.runtime.opening import newest_model
 from vpp_deploy.runtime.stream import ResetPolicy
 from vpp_deploy.runtime.streams import run_videos
@@ -95,10 +97,7 @@ def run(
     rule: RuleOption = None,
     recipe: RecipeOption = None,
     size: SizeOption = None,
-    exploration_seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Add the published ranking noise to Map-SM, from this seed."),
-    ] = None,
+    exploration: ExplorationOption = NONE,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each video's summary as one line of JSON.")
     ] = False,
@@ -125,7 +124,7 @@ def run(
         check_streams(path, opened.runner.batch, len(videos), is_checkpoint=is_checkpoint(path))
         jobs = video_options.jobs(videos, out, first)
         resets = ResetPolicy(scene_cuts, refresh_every)
-        session = opened.session(exploration_seed, resets, tokens=tokens)
+        session = opened.session(parse_exploration(exploration), resets, tokens=tokens)
         say(describe(path, opened))
         with FramesBar(total, len(videos)) as bar:
             summaries = run_videos(

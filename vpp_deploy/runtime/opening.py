@@ -9,6 +9,7 @@ from typing import Literal
 from vpp_deploy.errors import BackendError, BundleError
 from vpp_deploy.manifests import MANIFEST_NAME, StageOperations, hash_file, read_manifest
 from vpp_deploy.runtime.backends import choose_backend, open_runner
+from vpp_deploy.runtime.exploration import Exploration
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.session import VideoSession
@@ -50,7 +51,7 @@ class OpenedModel:
 
     def session(
         self,
-        exploration_seed: int | None = None,
+        exploration: Exploration | None = None,
         resets: ResetPolicy | None = None,
         *,
         tokens: bool = False,
@@ -62,7 +63,7 @@ class OpenedModel:
         return VideoSession(
             self.runner,
             settings=PostprocessSettings(threads=self.threads),
-            exploration_seed=exploration_seed,
+            exploration=exploration,
             resets=resets,
             tokens=tokens,
             classes=self.classes,

@@ -34,7 +34,7 @@ class RunIdentity:
         computed_by: kind of model and who computes it.
         video: `fingerprint` of it.
         start, stride: of the frames.
-        exploration_seed, scene_cuts, refresh_every, tokens: of the session.
+        exploration, scene_cuts, refresh_every, tokens: of the session.
     """
 
     model: str
@@ -42,7 +42,7 @@ class RunIdentity:
     video: str
     start: int
     stride: int
-    exploration_seed: int | None
+    exploration: str
     scene_cuts: bool
     refresh_every: int | None
     tokens: bool

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError, ResumeError
+from vpp_deploy.manifests import PATCH_SIZE
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.clock import DEVICE, READ, Clock
 from vpp_deploy.runtime.detections import Detections
 from vpp_deploy.runtime.detector import new_detector
+from vpp_deploy.runtime.exploration import NONE, Exploration, parse_exploration
 from vpp_deploy.runtime.made_masks import STAGE, makes_masks
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
@@ -28,8 +30,6 @@ from vpp_deploy.runtime.token_maps import TokenMaps
 from vpp_deploy.runtime.tracker import Tracker
 from vpp_deploy.video.resize import ResizePlan, plan_for_input, resize_frame
 from vpp_deploy.video.source import Frame
-
-_NOISE_SCALE = 0.1  # the published selectors divide their Gumbel noise by a temperature of 10
 
 
 class VideoSession:
@@ -45,7 +45,7 @@ class VideoSession:
         runner: PipelineRunner,
         *,
         settings: PostprocessSettings | None = None,
-        exploration_seed: int | None = None,
+        exploration: Exploration | None = None,
         resets: ResetPolicy | None = None,
         tokens: bool = False,
         classes: Sequence[str] = (),
@@ -56,16 +56,15 @@ class VideoSession:
             runner: computes the stages. It holds the temporal state, so it serves one session at
                 a time: this one from now on.
             settings: thresholds of post-processing; the published ones by default.
-            exploration_seed: None ranks the tokens as they score. A seed (0 or more) adds the
-                published code's noise to Map-SM's ranking, so that background tokens are let in
-                now and then: every stream draws the same from its first frame on.
+            exploration: what lets background tokens in now and then; None ranks the tokens as they
+                score.
             resets: when a stream runs a frame without the state of the one before; by default only
                 where it must, as the published evaluation does.
             tokens: also tell which patches ran in which blocks.
             classes: names by label, for whoever reads the results.
 
         Raises:
-            BackendError: a seed, or `tokens`, for a pipeline that ranks nothing (a dense model).
+            BackendError: exploration, or `tokens`, for a dense model, which ranks nothing.
         """
         self.classes = tuple(classes)
         self._runner = runner
@@ -73,7 +72,7 @@ class VideoSession:
         self._detector = new_detector(runner, settings or PostprocessSettings())
         self._makes_masks = makes_masks(runner)
         self._broken: set[int] = set()
-        self._seed = exploration_seed
+        self._exploration = exploration
         self._resets = resets or ResetPolicy()
         self._token_maps = TokenMaps(runner) if tokens else None
         spec = runner.spec
@@ -86,9 +85,9 @@ class VideoSession:
         self._frames = np.zeros(frames.shape, np.uint8)
         self._sizes = np.zeros((runner.batch, 2), np.int64)
         if any(t.name == "rank_noise" for stage in spec.stages for t in stage.inputs):
-            self._noise = np.zeros(spec.tensor("rank_noise").shape, np.float32)
-            runner.upload("rank_noise", self._noise)
-        elif exploration_seed is not None:
+            self._rank_bias = np.zeros(spec.tensor("rank_noise").shape, np.float32)
+            runner.upload("rank_noise", self._rank_bias)
+        elif exploration is not None:
             raise BackendError("this model is dense: it ranks no tokens, so nothing is explored")
 
     @classmethod
@@ -100,7 +99,7 @@ class VideoSession:
         threads: int | None = None,
         scene_cuts: bool = True,
         refresh_every: int | None = None,
-        exploration_seed: int | None = None,
+        exploration: str = NONE,
         tokens: bool = False,
     ) -> "VideoSession":
         """A session of a bundle or an engine, as `vpp-deploy run` has it.
@@ -111,24 +110,25 @@ class VideoSession:
             threads: of the CPU; None: one per core.
             scene_cuts: forget state and tracks where a new scene begins.
             refresh_every: so many frames after the last reset, run all patches in blocks 1-2.
-            exploration_seed: as the constructor takes it.
+            exploration: what lets background patches in, as `parse_exploration` takes it.
             tokens: as the constructor takes it.
 
         Raises:
             BundleError, BackendError, EngineError: it cannot be loaded, or not run here.
-            ValueError: `refresh_every` is less than 1.
+            ValueError: `refresh_every` is less than 1, or `exploration` is nothing known.
         """
         from vpp_deploy.runtime.opening import open_bundle
 
         policy = ResetPolicy(scene_cuts, refresh_every)
+        explorer = parse_exploration(exploration)
         opened = open_bundle(Path(model), backend, threads)
-        return opened.session(exploration_seed, policy, tokens=tokens)
+        return opened.session(explorer, policy, tokens=tokens)
 
     @property
     def choices(self) -> dict[str, Any]:
         """What its results depend on beside the model, by the names that `open` gives them."""
         return {
-            "exploration_seed": self._seed,
+            "exploration": NONE if self._exploration is None else str(self._exploration),
             "scene_cuts": self._resets.scene_cuts,
             "refresh_every": self._resets.refresh_every,
             "tokens": self._token_maps is not None,
@@ -252,7 +252,7 @@ class VideoSession:
         return [edge.input for edge in self._runner.spec.state]
 
     def _new_stream(self) -> Stream:
-        return Stream(Tracker(self._slots, self._query_width), self._seed, self._resets)
+        return Stream(Tracker(self._slots, self._query_width), self._resets)
 
     def _take(self, frames: Sequence[Frame | None]) -> None:
         """Every frame into its place."""
@@ -280,12 +280,15 @@ class VideoSession:
         self._runner.upload("frame_sizes", self._sizes)
         self._runner.upload("track_queries", queries)
         self._runner.upload("track_valid", valid)
-        if self._seed is not None:
+        if self._exploration is not None:
+            grid = (self.input_size[0] // PATCH_SIZE, self.input_size[1] // PATCH_SIZE)
             for s in active:
-                rng = self._streams[s].rng
-                assert rng is not None
-                self._noise[s] = rng.logistic(0.0, _NOISE_SCALE, self._noise.shape[1])
-            self._runner.upload("rank_noise", self._noise)
+                stream = self._streams[s]
+                assert stream.plan is not None
+                rows, columns = (-(-side // PATCH_SIZE) for side in stream.plan.resized)
+                bias = self._exploration.bias(stream.frames_seen, grid, (rows, columns))
+                self._rank_bias[s] = bias
+            self._runner.upload("rank_noise", self._rank_bias)
         return valid
 
     def _finish(

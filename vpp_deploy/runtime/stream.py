@@ -1,6 +1,5 @@
 """One stream of a session: its tracks, its place in its video, and when it starts anew."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,16 +43,14 @@ class Stream:
 
     Attributes:
         tracker: its tracks.
-        rng: of its exploration; None: it does not explore.
         reset: why the next frame, or the one in hand, runs without temporal state; None: it has it.
         plan: how its frames become the input; None before the first.
         frames_seen: since the start of its video.
     """
 
-    def __init__(self, tracker: Tracker, seed: int | None, policy: ResetPolicy) -> None:
+    def __init__(self, tracker: Tracker, policy: ResetPolicy) -> None:
         """Starts at the first frame of a video."""
         self.tracker = tracker
-        self.rng = None if seed is None else np.random.default_rng(seed)
         self.reset: Reset | None = "start"
         self.plan: ResizePlan | None = None
         self.frames_seen = 0
@@ -96,7 +93,6 @@ class Stream:
         """All of it, between two frames."""
         memory, thumbnail = self.tracker.memory, self._cuts.thumbnail
         counts = (self.tracker.next_id, self.frames_seen, self._since_reset)
-        rng = None if self.rng is None else self.rng.bit_generator.state
         return {
             "counts": np.array(counts, np.int64),
             "frame_size": np.array(self.plan.frame_size if self.plan else (0, 0), np.int64),
@@ -105,7 +101,6 @@ class Stream:
             "track_last_frames": memory.last_frames,
             "track_scores": memory.scores,
             "thumbnail": np.zeros((0, 0, 3), np.uint8) if thumbnail is None else thumbnail,
-            "rng": np.array(json.dumps(rng)),
         }
 
     def restore(self, saved: Snapshot) -> tuple[int, int]:
@@ -132,22 +127,11 @@ class Stream:
         self.tracker.next_id, self.frames_seen, self._since_reset = counts
         thumbnail = checked(saved, "thumbnail", np.uint8, (-1, -1, 3))
         self._cuts.thumbnail = thumbnail if thumbnail.size else None
-        self._restore_rng(saved)
         self.reset = None
         height, width = checked(saved, "frame_size", np.int64, (2,)).tolist()
         if min(height, width) < 1:
             raise ResumeError(f"the saved frame size is {width}x{height}, expected that of a frame")
         return height, width
-
-    def _restore_rng(self, saved: Snapshot) -> None:
-        try:
-            state = json.loads(str(saved["rng"]))
-            if (state is None) != (self.rng is None):
-                raise ValueError("exploration was on in one run and off in the other")
-            if self.rng is not None:
-                self.rng.bit_generator.state = state
-        except (KeyError, TypeError, ValueError) as error:
-            raise ResumeError(f"the saved exploration cannot be gone on with ({error})") from error
 
 
 def checked(

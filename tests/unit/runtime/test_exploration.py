@@ -1,0 +1,60 @@
+"""What is added to Map-SM's scores so that background patches are let in."""
+
+import numpy as np
+import pytest
+
+from vpp_deploy.runtime.exploration import Lattice, RankNoise, parse_exploration
+
+GRID = (9, 14)
+
+
+@pytest.mark.parametrize("period", [2, 3, 4, 6, 7, 16, 20, 200])
+def test_a_lattice_puts_every_patch_first_once_in_a_period(period: int) -> None:
+    biases = [Lattice(period).bias(5 + frame, GRID, GRID) for frame in range(period)]
+    assert {b.shape for b in biases} == {(GRID[0] * GRID[1],)}
+    np.testing.assert_array_equal(np.sum([b > 0 for b in biases], axis=0), 1)
+
+
+@pytest.mark.parametrize("period", [4, 12, 16])
+def test_a_lattice_takes_the_same_share_of_every_frame_and_lies_all_over_it(period: int) -> None:
+    for frame in range(period):
+        first = (Lattice(period).bias(frame, GRID, GRID) > 0).reshape(GRID)
+        assert abs(first.mean() - 1 / period) < 0.03
+        quarters = (first[:5, :7], first[:5, 7:], first[4:, :7], first[4:, 7:])
+        assert all(quarter.any() for quarter in quarters)
+
+
+def test_a_lattice_wastes_nothing_on_padding() -> None:
+    for frame in range(16):
+        first = (Lattice().bias(frame, GRID, (6, 14)) > 0).reshape(GRID)
+        assert not first[6:].any()
+
+
+def test_noise_follows_from_seed_and_frame() -> None:
+    one, same = (RankNoise(3).bias(7, GRID, GRID) for _ in range(2))
+    np.testing.assert_array_equal(one, same)
+    others = [RankNoise(4).bias(7, GRID, GRID), RankNoise(3).bias(8, GRID, GRID)]
+    assert all((one != other).all() for other in others)
+    many = np.concatenate([RankNoise(0).bias(n, (60, 60), (60, 60)) for n in range(10)])
+    # The difference of two Gumbel variables, divided by the published temperature of 10.
+    assert np.std(many) == pytest.approx(0.1 * np.pi / np.sqrt(3), rel=0.02)
+
+
+@pytest.mark.parametrize("text", ["none", "noise:0", "noise:12", "lattice:2", "lattice:30"])
+def test_written_as_it_is_read(text: str) -> None:
+    explored = parse_exploration(text)
+    assert text == ("none" if explored is None else str(explored))
+
+
+def test_defaults() -> None:
+    assert parse_exploration("noise") == RankNoise(0)
+    assert parse_exploration("lattice") == Lattice()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "None", "noise:", "noise:-1", "lattice:1", "lattice:1001", "lattice:2.5", "lattice:x"],
+)
+def test_nothing_else(text: str) -> None:
+    with pytest.raises(ValueError, match="expected none, noise"):
+        parse_exploration(text)

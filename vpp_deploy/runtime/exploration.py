@@ -1,0 +1,99 @@
+"""Letting background patches in, so that what enters late is seen: what is added to Map-SM's ranks.
+
+Map-SM gives every patch the score of its best match in the previous frame (MODEL.md 2.3). What
+appears where nothing was, matches background and may never be looked at.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NOISE_SCALE = 0.1  # the published selectors divide their Gumbel noise by a temperature of 10
+
+_FIRST = 1e4
+"""Above any difference of two logits."""
+
+_LONGEST = 1000
+
+NONE = "none"
+FORMS = f"{NONE}, noise[:SEED] or lattice[:PERIOD]"
+
+
+@dataclass(frozen=True)
+class RankNoise:
+    """The published code's noise, from a seed: every video draws the same from its first frame on.
+
+    Attributes:
+        seed: 0 or more.
+    """
+
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"noise:{self.seed}"
+
+    def bias(self, frame: int, grid: tuple[int, int], seen: tuple[int, int]) -> NDArray[np.float32]:
+        """What is added to the scores, (N,); arguments as of `Lattice.bias`.
+
+        The difference of two Gumbel variables, one for each of a token's logits, is logistic.
+        """
+        rng = np.random.default_rng((self.seed, frame))
+        return rng.logistic(0.0, _NOISE_SCALE, grid[0] * grid[1]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Every patch runs in blocks 1-2 at least once in `period` frames, whatever its score.
+
+    In each frame one patch in `period` is put first, on a lattice that moves from frame to frame.
+
+    Attributes:
+        period: frames, 2 to 1000. The lattice takes 1/period of the patches, out of the budget.
+    """
+
+    period: int = 16
+
+    def __str__(self) -> str:
+        return f"lattice:{self.period}"
+
+    def bias(self, frame: int, grid: tuple[int, int], seen: tuple[int, int]) -> NDArray[np.float32]:
+        """What is added to the scores, (N,) float32.
+
+        Args:
+            frame: number since the start of the video.
+            grid: (h, w) patches of the input, N = h * w.
+            seen: (rows, columns) that the frame covers; what lies outside is padding.
+        """
+        y, x = np.mgrid[: grid[0], : grid[1]]
+        # Near the golden section of the period, turns that follow each other lie far apart, in
+        # space as in time.
+        golden = 0.382 * self.period
+        steps = [s for s in range(1, self.period) if math.gcd(s, self.period) == 1]
+        step = min(steps, key=lambda s: abs(s - golden))
+        turn = (x + step * y) % self.period == frame * step % self.period
+        turn &= (y < seen[0]) & (x < seen[1])
+        return np.where(turn, np.float32(_FIRST), np.float32(0)).ravel()
+
+
+Exploration = RankNoise | Lattice
+
+
+def parse_exploration(text: str) -> Exploration | None:
+    """`none`, `noise`, `noise:SEED`, `lattice` or `lattice:PERIOD`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    name, colon, number = text.partition(":")
+    if text == NONE:
+        return None
+    if (number.isascii() and number.isdigit() and len(number) <= 9) or not colon:
+        if name == "noise":
+            return RankNoise(int(number)) if colon else RankNoise()
+        if name == "lattice" and (not colon or 2 <= int(number) <= _LONGEST):
+            return Lattice(int(number)) if colon else Lattice()
+    raise ValueError(
+        f"exploration {text!r}; expected {FORMS}, with a period of 2 to {_LONGEST} frames"
+    )
