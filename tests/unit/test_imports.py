@@ -15,14 +15,14 @@ MAX_LINES = 400
 
 LEVELS = (
     ("cli",),
-    ("profiling", "parity", "drift", "inspection"),
+    ("profiling", "parity", "drift", "inspection", "calibration"),
     ("runtime", "export"),
     ("engines", "partition", "video"),
     ("checkpoints",),
     ("models",),
     ("recipe_files", "folders"),
     ("folders",),
-    ("manifests", "recipes"),
+    ("manifests", "recipes", "pages"),
     ("specs", "results", "parity_report"),
     ("errors",),
     ("__init__",),  # the version; what else it names is imported when somebody asks for it

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vpp_deploy.pages.svg import Axis, Svg, number, x_axis, y_axis
 from vpp_deploy.profiling.latency_figures import WIDTH
 from vpp_deploy.profiling.measure import ModelProfile, Timing
 from vpp_deploy.profiling.ratios import Ratio
-from vpp_deploy.profiling.svg import Axis, Svg, number, x_axis, y_axis
 
 NUM_BLOCKS = 12
 _GROUPS = (range(1, 3), range(3, 6), range(6, 9), range(9, 12))

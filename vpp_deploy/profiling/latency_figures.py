@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpp_deploy.pages.svg import PALETTE, Axis, Svg, number, shortened, x_axis, y_axis
 from vpp_deploy.profiling.measure import ModelProfile
 from vpp_deploy.profiling.samples import spread
-from vpp_deploy.profiling.svg import PALETTE, Axis, Svg, number, shortened, x_axis, y_axis
 
 WIDTH = 900
 OTHER = "between stages"

@@ -6,10 +6,10 @@ from html import escape
 
 import numpy as np
 
+from vpp_deploy.pages.document import render_document
 from vpp_deploy.profiling import figures, latency_figures
 from vpp_deploy.profiling.measure import ModelProfile
 from vpp_deploy.profiling.nodes import NodeTime
-from vpp_deploy.profiling.page_style import STYLE
 from vpp_deploy.profiling.ratios import (
     BACKBONE,
     FRAME,
@@ -51,15 +51,7 @@ def render_page(report: ProfileReport) -> str:
         _slowest(report),
         _environment(report),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body></html>\n"
-    )
+    return render_document(title, body)
 
 
 def _cards(models: Sequence[ModelProfile]) -> str:

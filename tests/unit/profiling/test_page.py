@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.unit.profiling.made import NASTY, model, node_pass, report
+from vpp_deploy.pages.svg import Axis, shortened
 from vpp_deploy.profiling.nodes import NodePass
 from vpp_deploy.profiling.page import render_page
-from vpp_deploy.profiling.svg import Axis, shortened
 
 VOID = {"meta"}
 KEPT = {
