@@ -3,7 +3,9 @@
 No torch here.
 """
 
+import dataclasses
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,6 +93,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"not valid TOML: {error}") from error
     except RecursionError as error:
         raise RecipeError("not valid TOML: nested too deeply") from error
+
+
+def write_recipe(recipe: ExportRecipe) -> str:
+    """The text of a file that `load_recipe` reads as this recipe."""
+    tables: dict[str, Mapping[str, object]] = {
+        "model": dataclasses.asdict(recipe.model),
+        "input": {"size": (recipe.height, recipe.width), "batch": recipe.batch},
+        "budgets": {} if recipe.budgets is None else dataclasses.asdict(recipe.budgets),
+        "tracks": {"slots": recipe.slots},
+        "export": {"precision": recipe.precision, "target": recipe.target},
+    }
+    parts = []
+    for table, values in tables.items():
+        # JSON writes numbers, lists, true, false, and strings as TOML does.
+        lines = [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}"
+            for key, value in values.items()
+            if value is not None and value is not False
+        ]
+        if lines:
+            parts.append("\n".join([f"[{table}]", *lines]) + "\n")
+    return "\n".join(parts)
 
 
 def find_recipe(folder: str | Path, identity: ModelIdentity) -> Path:

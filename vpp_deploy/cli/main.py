@@ -16,6 +16,7 @@ import typer
 
 from vpp_deploy import __version__
 from vpp_deploy.cli.build_engine import build_engine
+from vpp_deploy.cli.calibrate import calibrate
 from vpp_deploy.cli.console import is_verbose, with_verbosity
 from vpp_deploy.cli.doctor import doctor
 from vpp_deploy.cli.export import export
@@ -44,6 +45,7 @@ app.command()(with_verbosity(export))
 app.command()(with_verbosity(build_engine))
 app.command()(with_verbosity(inspect))
 app.command()(with_verbosity(run))
+app.command()(with_verbosity(calibrate))
 app.command()(with_verbosity(profile))
 app.command()(with_verbosity(verify))
 app.command()(with_verbosity(doctor))

@@ -89,16 +89,20 @@ def prepare_again(path: Path, manifest: Manifest, precision: str, target: str) -
     Raises:
         CheckpointError: the checkpoint cannot be read, or is not the one that was exported.
     """
-    checkpoint = read_checkpoint(path)
-    if checkpoint.sha256 != manifest.checkpoint_sha256:
-        raise CheckpointError(
-            f"{path} is not the checkpoint that {manifest.name} was exported from (its SHA-256 "
-            "differs); name that one, or export the bundle again"
-        )
+    checkpoint = _read_again(path, manifest)
+    recipe = dataclasses.replace(recipe_of(manifest), precision=precision, target=target)
+    model = build_model(checkpoint, recipe.model, SAMPLERS[target])
+    budgets = Budgets(*manifest.budgets) if manifest.budgets else None
+    return Prepared(model, checkpoint, _plan(model, recipe, budgets), budgets, recipe, None)
+
+
+def recipe_of(manifest: Manifest) -> ExportRecipe:
+    """A recipe that makes such a bundle again, but for the budgets: the manifest has those."""
     sizes = manifest.model
-    heads = {f"{part}_heads": sizes[f"{part}_heads"] for part in ("vit", "adapter", "pixel")}
     settings = ModelSettings(
-        **heads,
+        vit_heads=sizes["vit_heads"],
+        adapter_heads=sizes["adapter_heads"],
+        pixel_heads=sizes["pixel_heads"],
         decoder_heads=sizes["decoder_heads"],
         keep_ratio=sizes["keep_ratio"],
         reference_tokens=sizes["reference_tokens"],
@@ -106,18 +110,15 @@ def prepare_again(path: Path, manifest: Manifest, precision: str, target: str) -
         override_checkpoint=True,
     )
     height, width = manifest.preprocessing.input_size
-    recipe = ExportRecipe(
+    return ExportRecipe(
         height,
         width,
         model=settings,
         batch=manifest.batch,
         slots=manifest.track_slots,
-        precision=precision,
-        target=target,
+        precision=manifest.precision,
+        target=manifest.target,
     )
-    model = build_model(checkpoint, settings, SAMPLERS[target])
-    budgets = Budgets(*manifest.budgets) if manifest.budgets else None
-    return Prepared(model, checkpoint, _plan(model, recipe, budgets), budgets, recipe, None)
 
 
 def prepare_published(
@@ -128,11 +129,39 @@ def prepare_published(
     A recipe is needed only for what the checkpoint does not say of itself. Arguments and errors
     are those of `prepare_budgets`.
     """
-    checkpoint = read_checkpoint(path)
     settings = ModelSettings() if recipe_path is None else load_recipe(recipe_path).model
+    return _published(read_checkpoint(path), settings, input_size, recipe_path)
+
+
+def prepare_published_again(path: Path, manifest: Manifest) -> Prepared:
+    """The model of an exported bundle under the published threshold rule, at the bundle's size.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or is not the one that was exported.
+    """
+    settings, size = recipe_of(manifest).model, manifest.preprocessing.input_size
+    return _published(_read_again(path, manifest), settings, size, None)
+
+
+def _published(
+    checkpoint: Checkpoint,
+    settings: ModelSettings,
+    input_size: tuple[int, int],
+    recipe_path: Path | None,
+) -> Prepared:
     model = build_model(checkpoint, settings, sample_grid)
     plan = plan_pipeline(model, input_size, None, None)
     return Prepared(model, checkpoint, plan, None, None, recipe_path)
+
+
+def _read_again(path: Path, manifest: Manifest) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
+    if checkpoint.sha256 != manifest.checkpoint_sha256:
+        raise CheckpointError(
+            f"{path} is not the checkpoint that {manifest.name} was exported from (its SHA-256 "
+            "differs); name that one, or export the bundle again"
+        )
+    return checkpoint
 
 
 def _plan(model: VppModel, recipe: ExportRecipe, budgets: Budgets | None) -> PipelinePlan:
