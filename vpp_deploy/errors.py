@@ -9,6 +9,7 @@
     ├── BackendError       a runtime library or device that is not there
     ├── VideoError         a video that cannot be opened, read or written
     ├── ResumeError        a run that cannot be gone on with
+    ├── DatasetError       a labelled dataset that cannot be read, or does not fit the model
     └── ProfileError       a profile that cannot be taken or written
 
 The message is one line: what was got, what was expected, what to do. The command line prints it
@@ -50,6 +51,10 @@ class VideoError(VppDeployError):
 
 class ResumeError(VppDeployError):
     """The saved state of a run is missing, damaged, or another run's."""
+
+
+class DatasetError(VppDeployError):
+    """A dataset's labels or images are missing, damaged, or of other classes than the model's."""
 
 
 class ProfileError(VppDeployError):

@@ -15,7 +15,7 @@ MAX_LINES = 400
 
 LEVELS = (
     ("cli",),
-    ("profiling", "parity", "drift", "inspection", "calibration"),
+    ("profiling", "parity", "drift", "inspection", "calibration", "evaluation"),
     ("runtime", "export"),
     ("engines", "partition", "video"),
     ("checkpoints",),
@@ -127,7 +127,8 @@ def run_python(code: str) -> str:
 
 
 def test_a_deployment_machine_needs_no_heavy_package() -> None:
-    light = {"cli", "profiling", "drift", "inspection", "runtime", "engines", "video"}
+    light = {"cli", "profiling", "drift", "inspection", "evaluation"}
+    light |= {"runtime", "engines", "video"}
     light |= {
         "manifests",
         "recipes",

@@ -1,0 +1,247 @@
+"""A model over every video of a dataset, and what the evaluator says of it."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vpp_deploy.errors import DatasetError, VideoError
+from vpp_deploy.evaluation.dataset import Dataset, LabelledVideo
+from vpp_deploy.evaluation.evaluator import Evaluator, Figures, FoundTrack, check_evaluator
+from vpp_deploy.results import FrameResult
+from vpp_deploy.runtime.job import VideoJob
+from vpp_deploy.runtime.opening import OpenedModel
+from vpp_deploy.runtime.run_files import RESULTS, locked
+from vpp_deploy.runtime.session import VideoSession
+from vpp_deploy.runtime.streams import run_videos
+from vpp_deploy.runtime.summary import RunSummary
+from vpp_deploy.video.source import VideoSource
+
+EVALUATION = "eval.json"
+_NAMED = 5  # of the videos, in a note
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one class or video.
+
+    Attributes:
+        name: its.
+        instances: labelled, without crowds.
+        figures: of it alone.
+    """
+
+    name: str
+    instances: int
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of a model when it has run over a dataset.
+
+    Attributes:
+        model, kind, sha256: what ran, as `OpenedModel` has it.
+        budgets: tokens in blocks 1-2, 3-5, 6-8, 9-11; None where they vary or the model is dense.
+        input_size: (H, W) of its input in pixels.
+        choices: of the session: what its results depend on beside the model.
+        dataset: path of its JSON file.
+        num_videos, num_frames, num_instances: of it; instances without crowds.
+        num_tracks: found, of the classes that are compared.
+        figures: of all.
+        classes: of each class alone, as the dataset orders them.
+        videos: of each video alone; the figures of all are not their mean.
+        notes: what a reader should know: classes left out, letterboxing, dropped tracks.
+    """
+
+    model: str
+    kind: str
+    sha256: str
+    budgets: tuple[int, ...] | None
+    input_size: tuple[int, int]
+    choices: dict[str, Any]
+    dataset: str
+    num_videos: int
+    num_frames: int
+    num_instances: int
+    num_tracks: int
+    figures: Figures
+    classes: tuple[Row, ...]
+    videos: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    model: OpenedModel,
+    session: VideoSession,
+    dataset: Dataset,
+    *,
+    out: Path | None = None,
+    shared_only: bool = False,
+    on_frame: Callable[[FrameResult], None] = lambda _: None,
+    whole: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Evaluation:
+    """Runs every video from its first frame, and compares what was found with the labels.
+
+    Args:
+        model: what the session runs.
+        session: at its first frame. The published evaluation has no scene cuts.
+        dataset: videos and labels; its categories are the model's classes by name.
+        out: folder for results.json, in the form that YouTube-VIS's server takes, and eval.json.
+        shared_only: leave out the classes that only one of the two has.
+        on_frame: told of every frame done.
+        whole: as `run_videos` takes it.
+
+    Raises:
+        BackendError: the evaluator is not installed, or the model fails.
+        DatasetError: an image is damaged, or the classes are not the model's.
+        VideoError: `out`, or the system's folder for temporary files, cannot be written.
+    """
+    check_evaluator()
+    dataset, notes = match_classes(model.classes, dataset, shared_only=shared_only)
+    with ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(locked([out]))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vpp-deploy-eval-")))
+        jobs = [_job(video, folder / str(n)) for n, video in enumerate(dataset.videos)]
+        summaries = run_videos(model, session, jobs, on_frame=on_frame, whole=whole)
+        for video, summary in zip(dataset.videos, summaries, strict=True):
+            if summary.ended_by is not None:
+                raise VideoError(f"{video.name}: {summary.ended_by}")
+        tracks = [track for n, job in enumerate(jobs) for track in _tracks(job, model, dataset, n)]
+        notes += _notes(summaries)
+        evaluation = _compare(model, session, dataset, tracks, notes)
+        if out is not None:
+            _write(out / RESULTS, json.dumps(tracks))
+            _write(out / EVALUATION, json.dumps(asdict(evaluation), indent=1))
+    return evaluation
+
+
+def match_classes(
+    classes: Sequence[str], dataset: Dataset, *, shared_only: bool
+) -> tuple[Dataset, list[str]]:
+    """The dataset with the categories that the model has, and notes of what was left out.
+
+    Raises:
+        DatasetError: no class is shared, or some are not and `shared_only` is not set.
+    """
+    named = set(dataset.categories.values())
+    shared = named & set(classes)
+    of_model = [name for name in classes if name not in shared]
+    of_dataset = [name for name in dataset.categories.values() if name not in shared]
+    if not of_model and not of_dataset:
+        return dataset, []
+    differences = "; ".join(
+        f"{len(names)} of {owner} ({', '.join(names)})"
+        for names, owner in ((of_model, "the model alone"), (of_dataset, "the dataset alone"))
+        if names
+    )
+    left = dataset.only(shared)
+    if not any(not instance.is_crowd for instance in left.instances):
+        raise DatasetError(
+            f"{dataset.path} labels no instance of the model's classes: {differences}; give a "
+            "dataset with classes of the same names"
+        )
+    if not shared_only:
+        raise DatasetError(
+            f"model and {dataset.path} have different classes: {differences}; use --shared-classes "
+            f"to compare the {len(shared)} that both have"
+        )
+    return left, [f"{len(shared)} classes are compared; left out: {differences}"]
+
+
+def _job(video: LabelledVideo, out: Path) -> VideoJob:
+    def opened(_: int | None) -> VideoSource:
+        return video.open()
+
+    # No path: what is written is gone afterwards, so no state is saved to be resumed.
+    return VideoJob(path=None, name=video.name, out=out, open_video=opened)
+
+
+def _tracks(job: VideoJob, model: OpenedModel, dataset: Dataset, number: int) -> list[FoundTrack]:
+    """What a run wrote, with the dataset's ids; without classes that are left out."""
+    ids = {name: id_ for id_, name in dataset.categories.items()}
+    tracks = []
+    for entry in json.loads((job.out / RESULTS).read_text(encoding="utf-8")):
+        name = model.classes[entry["category_id"] - 1]
+        if name in ids:
+            tracks.append(
+                FoundTrack(
+                    video_id=dataset.videos[number].id,
+                    category_id=ids[name],
+                    score=entry["score"],
+                    segmentations=entry["segmentations"],
+                )
+            )
+    return tracks
+
+
+def _compare(
+    model: OpenedModel,
+    session: VideoSession,
+    dataset: Dataset,
+    tracks: Sequence[FoundTrack],
+    notes: Sequence[str],
+) -> Evaluation:
+    evaluator = Evaluator(dataset, tracks)
+    counted = [instance for instance in dataset.instances if not instance.is_crowd]
+    classes = [
+        Row(
+            name,
+            sum(instance.category_id == id_ for instance in counted),
+            evaluator.figures(categories=[id_]),
+        )
+        for id_, name in dataset.categories.items()
+    ]
+    videos = [
+        Row(
+            video.name,
+            sum(instance.video_id == video.id for instance in counted),
+            evaluator.figures(videos=[video.id]),
+        )
+        for video in dataset.videos
+    ]
+    return Evaluation(
+        model=model.name,
+        kind=model.kind,
+        sha256=model.sha256,
+        budgets=model.budgets,
+        input_size=session.input_size,
+        choices=session.choices,
+        dataset=str(dataset.path),
+        num_videos=len(dataset.videos),
+        num_frames=dataset.num_frames,
+        num_instances=len(counted),
+        num_tracks=len(tracks),
+        figures=evaluator.figures(),
+        classes=tuple(classes),
+        videos=tuple(videos),
+        notes=tuple(notes),
+    )
+
+
+def _notes(summaries: Sequence[RunSummary]) -> list[str]:
+    """Each once, with the videos that it is about unless it is about all."""
+    about: dict[str, list[str]] = {}
+    for summary in summaries:
+        for text in summary.notes:
+            about.setdefault(text, []).append(summary.video)
+    return [
+        text
+        if len(names) == len(summaries)
+        else f"{', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}: {text}"
+        for text, names in about.items()
+    ]
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        aside.write_text(text + "\n", encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise VideoError(f"cannot write {path}: {error.strerror}; choose another --out") from error
