@@ -19,6 +19,7 @@ from vpp_deploy.cli.build_engine import build_engine
 from vpp_deploy.cli.calibrate import calibrate
 from vpp_deploy.cli.console import is_verbose, with_verbosity
 from vpp_deploy.cli.doctor import doctor
+from vpp_deploy.cli.evaluate import evaluate
 from vpp_deploy.cli.export import export
 from vpp_deploy.cli.inspect import inspect
 from vpp_deploy.cli.profiling import profile
@@ -46,6 +47,7 @@ app.command()(with_verbosity(build_engine))
 app.command()(with_verbosity(inspect))
 app.command()(with_verbosity(run))
 app.command()(with_verbosity(calibrate))
+app.command("eval")(with_verbosity(evaluate))
 app.command()(with_verbosity(profile))
 app.command()(with_verbosity(verify))
 app.command()(with_verbosity(doctor))

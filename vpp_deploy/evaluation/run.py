@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from vpp_deploy.runtime.summary import RunSummary
 from vpp_deploy.video.source import VideoSource
 
 EVALUATION = "eval.json"
-_NAMED = 5  # of the videos, in a note
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def evaluate(
             if summary.ended_by is not None:
                 raise VideoError(f"{video.name}: {summary.ended_by}")
         tracks = [track for n, job in enumerate(jobs) for track in _tracks(job, model, dataset, n)]
-        notes += _notes(summaries)
+        notes += _notes(session, dataset, summaries)
         evaluation = _compare(model, session, dataset, tracks, notes)
         if out is not None:
             _write(out / RESULTS, json.dumps(tracks))
@@ -223,18 +222,24 @@ def _compare(
     )
 
 
-def _notes(summaries: Sequence[RunSummary]) -> list[str]:
-    """Each once, with the videos that it is about unless it is about all."""
-    about: dict[str, list[str]] = {}
-    for summary in summaries:
-        for text in summary.notes:
-            about.setdefault(text, []).append(summary.video)
-    return [
-        text
-        if len(names) == len(summaries)
-        else f"{', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}: {text}"
-        for text, names in about.items()
-    ]
+def _notes(
+    session: VideoSession, dataset: Dataset, summaries: Sequence[RunSummary]
+) -> Iterator[str]:
+    """What changed the figures; of a run's own notes, the others are about its speed."""
+    boxed = sum(not session.plan(video.size).published for video in dataset.videos)
+    if boxed:
+        height, width = session.input_size
+        yield (
+            f"{boxed} of {len(dataset.videos)} videos are letterboxed into {height}x{width}, which "
+            "is not the published preprocessing; export with an input.size for their frames"
+        )
+    dropped = sum(summary.tracks_dropped for summary in summaries)
+    if dropped:
+        videos = sum(summary.tracks_dropped > 0 for summary in summaries)
+        yield (
+            f"{dropped} tracks in {videos} of {len(dataset.videos)} videos were forgotten because "
+            "every track slot was taken; export with more tracks.slots"
+        )
 
 
 def _write(path: Path, text: str) -> None:
