@@ -14,6 +14,7 @@ from tests.mini import CLASSES, INPUT_SIZE, ExportedMini, frames
 from tests.unit.evaluation.made_dataset import labels, masks, write_dataset
 from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.evaluation.run import evaluate
+from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.opening import open_bundle
 from vpp_deploy.video.frames_jsonl import Rle
 
@@ -109,7 +110,7 @@ def test_what_a_model_found_is_worth_everything_to_it(
     document["categories"].reverse()
     folder = write_dataset(tmp_path / "own", IMAGES, document)
     model = open_bundle(mini_bundle.folder, threads=1)
-    seen = []
+    seen: list[FrameResult] = []
     evaluation = evaluate(model, model.session(), read_dataset(folder), on_frame=seen.append)
     assert [result.index for result in seen] == [0, 1, 2, 0, 1, 2]
     assert evaluation.figures.ap == pytest.approx(1.0)

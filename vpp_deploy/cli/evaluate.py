@@ -39,8 +39,9 @@ def evaluate(
     dataset: Annotated[
         Path,
         typer.Argument(
+            metavar="DATASET",
             help="A folder in YouTube-VIS's layout (JPEGImages/ and instances.json or "
-            "annotations.json), or its JSON file."
+            "annotations.json), or its JSON file.",
         ),
     ],
     images: Annotated[

@@ -119,7 +119,7 @@ def test_a_missing_evaluator_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def noisy(rng: np.random.Generator, num_frames: int) -> list[Rle | None]:
     """A rectangle that walks, with ragged edges; now and then out of sight."""
     drawn = np.zeros((num_frames, *SIZE), np.bool_)
-    top, left = rng.integers(0, SIZE[0] - 6), rng.integers(0, SIZE[1] - 6)
+    top, left = int(rng.integers(0, SIZE[0] - 6)), int(rng.integers(0, SIZE[1] - 6))
     for mask in drawn:
         mask[top : top + 6, left : left + 6] = rng.random((6, 6)) < 0.95
         top = int(np.clip(top + rng.integers(-1, 2), 0, SIZE[0] - 6))
@@ -156,7 +156,9 @@ def random_case(seed: int) -> tuple[Dataset, list[FoundTrack]]:
     for video in range(4):
         for _ in range(rng.integers(0, 12)):
             score = round(float(rng.random()), 1)
-            tracks.append(found(7 + video, rng.integers(11, 14), noisy(rng, lengths[video]), score))
+            tracks.append(
+                found(7 + video, int(rng.integers(11, 14)), noisy(rng, lengths[video]), score)
+            )
     return dataset(lengths, CLASSES, instances), tracks
 
 
