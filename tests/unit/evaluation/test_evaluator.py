@@ -154,7 +154,7 @@ def random_case(seed: int) -> tuple[Dataset, list[FoundTrack]]:
             like = resembling(rng, truth)
             tracks.append(found(7 + video, 11 + CLASSES.index(label), like, score))
     for video in range(4):
-        for _ in range(rng.integers(0, 12)):
+        for _ in range(rng.integers(0, 60)):
             score = round(float(rng.random()), 1)
             tracks.append(
                 found(7 + video, int(rng.integers(11, 14)), noisy(rng, lengths[video]), score)
