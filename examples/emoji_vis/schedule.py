@@ -44,9 +44,9 @@ class Phase:
 
 
 PHASES = (
-    Phase("stills", 4500, 4, 1, False, 4e-4, 2.5e-4, 500),
-    Phase("clips", 3500, 2, 2, False, 2.5e-4, 2e-5, 100),
-    Phase("sparse", 2000, 2, 3, True, 1e-4, 5e-6, 200),
+    Phase("stills", 3000, 4, 1, False, 4e-4, 2.5e-4, 500),
+    Phase("clips", 2500, 2, 2, False, 2.5e-4, 2e-5, 100),
+    Phase("sparse", 1500, 2, 3, True, 1e-4, 5e-6, 200),
 )
 
 NUM_STEPS = sum(phase.steps for phase in PHASES)

@@ -127,7 +127,7 @@ def run_python(code: str) -> str:
 
 
 def test_a_deployment_machine_needs_no_heavy_package() -> None:
-    light = {"cli", "profiling", "drift", "inspection", "evaluation"}
+    light = {"cli", "profiling", "drift", "inspection", "evaluation", "calibration", "pages"}
     light |= {"runtime", "engines", "video"}
     light |= {
         "manifests",

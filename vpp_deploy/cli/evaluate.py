@@ -13,6 +13,7 @@ from rich.table import Table
 from vpp_deploy.cli.console import answer, note, only_answers, say, show
 from vpp_deploy.cli.opening import (
     BackendOption,
+    ExplorationOption,
     ModelOptions,
     RecipeOption,
     RuleOption,
@@ -27,6 +28,7 @@ from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.evaluation.evaluator import Figures
 from vpp_deploy.evaluation.run import EVALUATION, Evaluation, Row
 from vpp_deploy.evaluation.run import evaluate as evaluate_model
+from vpp_deploy.runtime.exploration import NONE, parse_exploration
 from vpp_deploy.runtime.run_files import RESULTS
 from vpp_deploy.runtime.stream import ResetPolicy
 
@@ -66,10 +68,7 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Every so many frames, run all patches in blocks 1-2."),
     ] = None,
-    exploration_seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Add the published ranking noise to Map-SM, from this seed."),
-    ] = None,
+    exploration: ExplorationOption = NONE,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a model over a labelled DATASET: AP, AP50, AP75, AR1 and AR10, by class and by video.
@@ -85,7 +84,8 @@ def evaluate(
     options.check([model])
     labelled = read_dataset(dataset, images)
     opened = open_model(model, options, labelled.videos[0].size)
-    session = opened.session(exploration_seed, ResetPolicy(refresh_every=refresh_every))
+    policy = ResetPolicy(refresh_every=refresh_every)
+    session = opened.session(parse_exploration(exploration), policy)
     say(describe(model, opened))
     with FramesBar(labelled.num_frames, len(labelled.videos)) as bar:
         evaluation = evaluate_model(
