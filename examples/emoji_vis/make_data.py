@@ -24,7 +24,14 @@ QUALITY = 90
 
 
 def write_split(
-    folder: Path, split: Split, num_clips: int, num_frames: int, size: tuple[int, int], seed: int
+    folder: Path,
+    split: Split,
+    num_clips: int,
+    num_frames: int,
+    size: tuple[int, int],
+    seed: int,
+    *,
+    late: bool = False,
 ) -> None:
     """Writes the clips of a split.
 
@@ -34,12 +41,13 @@ def write_split(
         num_clips: videos.
         num_frames: of each.
         size: (H, W) of the frames.
-        seed: of the first clip; the others count up.
+        seed: with the number of a clip it decides on everything in it.
+        late: objects enter late, as `random_scene` takes it.
     """
     videos: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for video_id in range(1, num_clips + 1):
-        scene = random_scene((seed, video_id), split, size[1] / size[0], num_frames)
+        scene = random_scene((seed, video_id), split, size[1] / size[0], num_frames, late=late)
         names = [f"emoji{video_id:03}/{t:05}.jpg" for t in range(num_frames)]
         masks = _write_frames(folder / "JPEGImages", names, scene, size)
         shape = {"height": size[0], "width": size[1], "length": num_frames}
@@ -59,7 +67,8 @@ def write_split(
     text = json.dumps(
         {
             "info": {
-                "description": f"emoji over photographs, {split}, seed {seed}",
+                "description": f"emoji over photographs, {split}, seed {seed}"
+                + (", entering late" if late else ""),
                 "drawings": "Noto Color Emoji, SIL Open Font License 1.1",
                 "photographs": credits,
             },
@@ -114,6 +123,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--size", type=parse_frame_size, default=(180, 320), metavar="HxW")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--late", action="store_true", help="all objects but one enter late")
     arguments = parser.parse_args()
     write_split(
         arguments.folder,
@@ -122,6 +132,7 @@ def main() -> None:
         arguments.frames,
         arguments.size,
         arguments.seed,
+        late=arguments.late,
     )
 
 

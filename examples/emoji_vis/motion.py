@@ -70,12 +70,21 @@ class Mover:
     pitch: Wave
 
 
-def random_mover(rng: np.random.Generator, drawing: Drawing, aspect: float, length: int) -> Mover:
-    """A mover that is in the frame, or at its edge, at some time of a clip of `length` frames."""
+def random_mover(
+    rng: np.random.Generator, drawing: Drawing, aspect: float, length: int, *, late: bool = False
+) -> Mover:
+    """A mover that is in the frame, or at its edge, at some time of a clip of `length` frames.
+
+    `late`: it comes in after a fifth of the clip or later.
+    """
     t0 = rng.uniform(0, length)
-    (x0, y0), (vx, vy) = (
-        _crossing(rng, aspect) if rng.random() < _CROSSINGS else _drift(rng, aspect)
-    )
+    if late:
+        t0 = rng.uniform(0.2, 0.7) * length
+        (x0, y0), (vx, vy) = _crossing(rng, aspect, inwards=True)
+    elif rng.random() < _CROSSINGS:
+        (x0, y0), (vx, vy) = _crossing(rng, aspect)
+    else:
+        (x0, y0), (vx, vy) = _drift(rng, aspect)
     if rng.random() < _TURNS:
         roll = Wave(rng.uniform(0, 2 * math.pi), rng.uniform(-0.07, 0.07))
     else:
@@ -102,16 +111,20 @@ def _drift(rng: np.random.Generator, aspect: float) -> tuple[Vector, Vector]:
     return place, (speed * math.cos(heading), 0.6 * speed * math.sin(heading))
 
 
-def _crossing(rng: np.random.Generator, aspect: float) -> tuple[Vector, Vector]:
-    """A place at the frame's edge and a velocity across it, inwards or outwards."""
+def _crossing(
+    rng: np.random.Generator, aspect: float, *, inwards: bool = False
+) -> tuple[Vector, Vector]:
+    """A place at the frame's edge and a velocity across it, inwards or either way."""
     speed, aslant = rng.uniform(0.015, 0.06), rng.normal(0, 0.012)
     across = speed if rng.random() < 0.5 else -speed
     outside = rng.uniform(0, 0.15)
-    if rng.random() < 0.7:
-        x = -outside if rng.random() < 0.5 else aspect + outside
-        return (x, rng.uniform(0.1, 0.9)), (across, aslant)
-    y = -outside if rng.random() < 0.5 else 1 + outside
-    return (rng.uniform(0.1, aspect - 0.1), y), (aslant, across)
+    sideways = rng.random() < 0.7
+    before = rng.random() < 0.5
+    if inwards:
+        across = speed if before else -speed
+    if sideways:
+        return (-outside if before else aspect + outside, rng.uniform(0.1, 0.9)), (across, aslant)
+    return (rng.uniform(0.1, aspect - 0.1), -outside if before else 1 + outside), (aslant, across)
 
 
 def paint(

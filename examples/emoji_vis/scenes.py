@@ -130,7 +130,9 @@ class Scene:
         return np.asarray(seen / np.float32(255), np.float32)
 
 
-def random_scene(seed: tuple[int, ...], split: Split, aspect: float, length: int) -> Scene:
+def random_scene(
+    seed: tuple[int, ...], split: Split, aspect: float, length: int, *, late: bool = False
+) -> Scene:
     """A scene of two to six emoji.
 
     Args:
@@ -138,15 +140,16 @@ def random_scene(seed: tuple[int, ...], split: Split, aspect: float, length: int
         split: which photographs and drawings it may use.
         aspect: width of the frames over their height.
         length: of the clip, in frames.
+        late: all emoji but one come in after a fifth of the clip or later.
     """
     rng = np.random.default_rng(seed)
     drawings = [drawing for drawing in DRAWINGS if drawing.seen or split == "test"]
     by_label = [[d for d in drawings if d.label == label] for label in {d.label for d in drawings}]
     movers = []
-    for _ in range(rng.integers(2, 7)):
+    for number in range(rng.integers(2, 7)):
         of_class = by_label[rng.integers(len(by_label))]
         drawing = of_class[rng.integers(len(of_class))]
-        movers.append(random_mover(rng, drawing, aspect, length))
+        movers.append(random_mover(rng, drawing, aspect, length, late=late and number > 0))
     photos = photographs(split)
     red, green, blue = rng.uniform(0.92, 1.08, 3)
     pan = 0.008 if rng.random() < 0.5 else 0.0

@@ -1,0 +1,216 @@
+"""How much accuracy is lost at which share of the patches: AP, operations and latency by budget.
+
+    python -m benchmarks.curve DENSE.safetensors PRUNED.safetensors DATASET --recipe RECIPE
+
+Every point is a bundle, exported and evaluated as a user would do it; both are kept in `--out`, so
+an interrupted run goes on. At the end the models of the precisions that the CPU is made for are
+timed in one process, frame by frame in turns: what is printed is time over the dense model's.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import typer
+
+from benchmarks import environment
+from benchmarks.evaluations import Evaluated, at_share, bundle_of, evaluated, kept_by
+from benchmarks.report import as_markdown
+from vpp_deploy.errors import VppDeployError
+from vpp_deploy.evaluation.dataset import Dataset, read_dataset
+from vpp_deploy.manifests import read_manifest
+from vpp_deploy.profiling.feed import VideoFeed
+from vpp_deploy.profiling.measure import Candidate, time_models
+from vpp_deploy.profiling.ratios import FRAME, compare, parts_of
+from vpp_deploy.recipe_files import load_recipe
+from vpp_deploy.recipes import ExportRecipe
+from vpp_deploy.runtime.opening import OpenedModel, open_bundle
+
+DENSE, EVERY = "dense", "pruned, every patch"
+TIMED = ("fp32", "int8")
+"""Half precision is for GPUs: on a CPU its accuracy can be seen, its speed says nothing."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One bundle of the curve.
+
+    Attributes:
+        label, precision: which.
+        kept: share of the patches that run, averaged over the blocks.
+        gmacs: 10^9 multiply-accumulates of a frame in mid-video.
+        found: on the dataset.
+        ms, over_dense: median of a frame, and of its ratio to the dense fp32 model's; None if not
+            timed.
+    """
+
+    label: str
+    precision: str
+    kept: float
+    gmacs: float
+    found: Evaluated
+    ms: float | None = None
+    over_dense: float | None = None
+
+
+def bundles(
+    dense: Path,
+    pruned: Path,
+    recipe: ExportRecipe,
+    shares: Sequence[float],
+    precisions: Sequence[str],
+    out: Path,
+) -> Iterator[tuple[str, str, Path]]:
+    """(label, precision, bundle) of every point, made if they are not there."""
+    without = dataclasses.replace(recipe.model, keep_ratio=None, reference_tokens=None)
+    recipes = {
+        (DENSE, dense): dataclasses.replace(recipe, model=without, budgets=None),
+        (EVERY, pruned): at_share(recipe, 1.0),
+        **{(f"{share:.0%}", pruned): at_share(recipe, share) for share in shares},
+    }
+    for precision in precisions:
+        for (label, checkpoint), one in recipes.items():
+            name = label.rstrip("%").replace(", ", "-").replace(" ", "-")
+            folder = out / f"{name}-{precision}"
+            yield label, precision, bundle_of(checkpoint, one, precision, folder)
+
+
+def time_bundles(
+    made: Sequence[tuple[str, str, Path]], video: Path, frames: int, threads: int
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """(milliseconds, over dense fp32) by label and precision, of those in `TIMED`."""
+
+    def opened(path: Path, profile: Path | None) -> OpenedModel:
+        return open_bundle(path, threads=threads, profile_folder=profile)
+
+    timed = [entry for entry in made if entry[1] in TIMED]
+    candidates = [
+        Candidate(f"{label} {precision}", str(path), partial(opened, path))
+        for label, precision, path in timed
+    ]
+    timing = time_models(candidates, VideoFeed(video), frames, 3)
+    baseline = timing.models[0]
+    times = {}
+    for (label, precision, _), model in zip(timed, timing.models, strict=True):
+        ms = next(part.ms.p50 for part in parts_of(model) if part.part == FRAME)
+        over = next(ratio.latency for ratio in compare(baseline, model) if ratio.part == FRAME)
+        times[label, precision] = (ms, over)
+    return times
+
+
+def rows(points: Sequence[Point]) -> list[list[str]]:
+    """The table, AP in percent."""
+    heading = ["", "precision", "patches", "AP", "AP50", "AP75", "AR10", "GMAC", "ms", "/ dense"]
+    body = []
+    for point in points:
+        figures = point.found.figures
+        shown = (figures.ap, figures.ap50, figures.ap75, figures.ar10)
+        body.append(
+            [
+                point.label,
+                point.precision,
+                f"{point.kept:.1%}",
+                *("-" if value is None else f"{100 * value:.1f}" for value in shown),
+                f"{point.gmacs:.2f}",
+                "-" if point.ms is None else f"{point.ms:.1f}",
+                "-" if point.over_dense is None else f"{point.over_dense:.3f}",
+            ]
+        )
+    return [heading, *body]
+
+
+def draw(points: Sequence[Point], path: Path) -> None:
+    """AP, and time over dense, by the share of patches; one line for each precision."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="tight")
+    for precision in dict.fromkeys(point.precision for point in points):
+        of_it = [p for p in points if p.precision == precision and p.label != DENSE]
+        of_it.sort(key=lambda point: point.kept)
+        aps = [100 * (point.found.figures.ap or 0) for point in of_it]
+        left.plot([100 * p.kept for p in of_it], aps, marker="o", label=precision)
+        timed = [(100 * p.kept, p.over_dense) for p in of_it if p.over_dense is not None]
+        if timed:
+            right.plot(*zip(*timed, strict=True), marker="o", label=precision)
+    dense = next(point for point in points if point.label == DENSE)
+    left.axhline(100 * (dense.found.figures.ap or 0), color="grey", linestyle=":", label="dense")
+    right.axhline(1, color="grey", linestyle=":", label="dense, fp32")
+    left.set(xlabel="patches run, % (mean of the blocks)", ylabel="AP, %", ylim=(0, None))
+    right.set(
+        xlabel="patches run, % (mean of the blocks)", ylabel="time / dense fp32", ylim=(0, None)
+    )
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def main(
+    dense: Annotated[Path, typer.Argument(help="Checkpoint of the dense model.")],
+    pruned: Annotated[Path, typer.Argument(help="Checkpoint of the model with selectors.")],
+    dataset: Annotated[Path, typer.Argument(help="Labelled, in YouTube-VIS's layout.")],
+    recipe: Annotated[Path, typer.Option(help="The pruned model's; its budgets are scaled.")],
+    share: Annotated[
+        list[float] | None, typer.Option(help="Of the patches, several times; default: 0.8 to 0.3.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Several times; default: fp32, fp16, int8.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=2, help="Frames to time.")] = 60,
+    threads: Annotated[int, typer.Option(min=1, help="Of every model alike.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for bundles and results.")] = Path("runs/curve"),
+) -> None:
+    """Measure AP, operations and latency at several budgets."""
+    try:
+        labelled = read_dataset(dataset)
+        cv2.setNumThreads(threads)
+        out.mkdir(parents=True, exist_ok=True)
+        shares = share or [0.8, 0.7, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3]
+        precisions = precision or ["fp32", "fp16", "int8"]
+        made = list(bundles(dense, pruned, load_recipe(recipe), shares, precisions, out))
+        found = [_evaluated(entry, labelled, threads) for entry in made]
+        before = environment.describe()
+        times = time_bundles(made, labelled.videos[0].files[0].parent, frames, threads)
+    except VppDeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    points = []
+    for (label, one, path), evaluation in zip(made, found, strict=True):
+        operations = read_manifest(path).operations
+        gmacs = sum(stage.macs for stage in operations.values()) / 1e9
+        ms, over = times.get((label, one), (None, None))
+        points.append(Point(label, one, kept_by(path), gmacs, evaluation, ms, over))
+    draw(points, out / "curve.png")
+    setting = {
+        "dataset": f"{labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames",
+        "timing": f"{frames} frames of its first video, {threads} threads, median",
+        **before,
+        "load average at the end": environment.describe()["load average"],
+    }
+    document = {"setting": setting, "points": [dataclasses.asdict(point) for point in points]}
+    (out / "curve.json").write_text(json.dumps(document, indent=1, default=str) + "\n")
+    print(f"\n{as_markdown(rows(points))}\n")
+    for key, value in setting.items():
+        print(f"- {key}: {value}")
+    print(f"\n{out}/curve.png is the picture, {out}/curve.json has the figures")
+
+
+def _evaluated(entry: tuple[str, str, Path], dataset: Dataset, threads: int) -> Evaluated:
+    label, precision, path = entry
+    found = evaluated(path, dataset, threads)
+    print(f"{label} {precision}: AP {found.figures.ap}", file=sys.stderr)
+    return found
+
+
+if __name__ == "__main__":
+    typer.run(main)

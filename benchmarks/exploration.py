@@ -1,0 +1,92 @@
+"""What lets objects be seen that enter late: AP, and how long they go unseen, by policy.
+
+    python -m benchmarks.exploration CHECKPOINT DATASET --recipe RECIPE
+
+Each policy of `run --exploration` over the same bundles, at the recipe's budgets and at tighter
+ones, and both behaviours of the reference tokens (MODEL.md 2.3). Nothing is timed.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from benchmarks.evaluations import at_share, bundle_of, evaluated, kept_by
+from benchmarks.first_seen import first_seen
+from benchmarks.report import as_markdown
+from vpp_deploy.errors import VppDeployError
+from vpp_deploy.evaluation.dataset import read_dataset
+from vpp_deploy.models.config import ReferenceTokens
+from vpp_deploy.recipe_files import load_recipe
+from vpp_deploy.recipes import ExportRecipe
+from vpp_deploy.runtime.exploration import NONE, parse_exploration
+
+POLICIES = (NONE, "noise:0", "noise:1", "noise:2", "lattice:32", "lattice:16", "lattice:8")
+REFERENCES: tuple[ReferenceTokens, ...] = get_args(ReferenceTokens)
+
+
+def recipes(recipe: ExportRecipe, shares: Sequence[float]) -> Iterator[tuple[str, ExportRecipe]]:
+    """(reference tokens, recipe) of every bundle."""
+    for reference in REFERENCES:
+        model = dataclasses.replace(
+            recipe.model, reference_tokens=reference, override_checkpoint=True
+        )
+        for share in shares:
+            yield reference, at_share(dataclasses.replace(recipe, model=model), share)
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="Of a model with selectors.")],
+    dataset: Annotated[Path, typer.Argument(help="Whose objects enter late.")],
+    recipe: Annotated[Path, typer.Option(help="The model's; its budgets are scaled.")],
+    share: Annotated[
+        list[float] | None, typer.Option(help="Of the patches; default: 0.54 and 0.35.")
+    ] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="Several times; default: all.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of every model alike.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for bundles and results.")] = Path(
+        "runs/exploration"
+    ),
+) -> None:
+    """Compare exploration policies and reference tokens."""
+    table = [["patches", "reference tokens", "exploration", "AP", "AR10", "found", "frames unseen"]]
+    lines = []
+    try:
+        labelled = read_dataset(dataset)
+        out.mkdir(parents=True, exist_ok=True)
+        for reference, one in recipes(load_recipe(recipe), share or [0.54, 0.35]):
+            assert one.model.keep_ratio is not None
+            name = f"{reference}-{one.model.keep_ratio:.4f}"
+            bundle = bundle_of(checkpoint, one, "fp32", out / name)
+            for text in policy or POLICIES:
+                found = evaluated(bundle, labelled, threads, parse_exploration(text))
+                late = first_seen(labelled, found.results)
+                figures = (found.figures.ap, found.figures.ar10, late.found)
+                table.append(
+                    [
+                        f"{kept_by(bundle):.1%}",
+                        reference,
+                        text,
+                        *("-" if value is None else f"{100 * value:.1f}" for value in figures),
+                        f"{late.frames_unseen:.2f}",
+                    ]
+                )
+                print(*table[-1], file=sys.stderr)
+                lines.append(dict(zip(table[0], table[-1], strict=True)))
+    except VppDeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    (out / "exploration.json").write_text(json.dumps(lines, indent=1) + "\n")
+    print(f"\n{as_markdown(table)}\n")
+    print(
+        f"- dataset: {labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames, "
+        f"{late.objects} objects that enter late"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
