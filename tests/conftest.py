@@ -1,10 +1,12 @@
 """Fixtures that are too dear to be made twice: a small model, and bundles exported from it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.faults.table import pytest_terminal_summary  # noqa: F401 (a hook)
 from tests.mini import (
@@ -31,17 +33,26 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mini")
+    """One for all of pytest-xdist's processes, so that each bundle is exported once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mini"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "mini.lock"):
+        if not (folder / "mini.toml").exists():
+            write_mini_checkpoint(folder / "mini.safetensors")
+            write_mini_checkpoint(folder / "dense.safetensors", mini_config(pruned=False))
+            write_mini_recipe(folder / "mini.toml")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def mini_checkpoint(mini_folder: Path) -> Path:
-    return write_mini_checkpoint(mini_folder / "mini.safetensors")
+    return mini_folder / "mini.safetensors"
 
 
 @pytest.fixture(scope="session")
 def mini_recipe(mini_folder: Path) -> Path:
-    return write_mini_recipe(mini_folder / "mini.toml")
+    return mini_folder / "mini.toml"
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +71,7 @@ def mini_bundle_of_3(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
 @pytest.fixture(scope="session")
 def mini_dense_bundle(mini_folder: Path) -> ExportedMini:
     """A dense model that samples by gathered rows (20 s)."""
-    checkpoint = write_mini_checkpoint(mini_folder / "dense.safetensors", mini_config(pruned=False))
+    checkpoint = mini_folder / "dense.safetensors"
     gather = '[export]\ntarget = "gpu"\n'
     recipe = write_mini_recipe(mini_folder / "dense.toml", pruned=False, extra=gather)
     return export_mini(checkpoint, recipe, mini_folder / "dense")

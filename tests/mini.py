@@ -1,16 +1,19 @@
 """A model of every published part in small: exported in seconds, with detections and tracks."""
 
 import json
+import os
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from vpp_deploy.checkpoints.formula import config_text, formula_tensors, published_shapes
 from vpp_deploy.export.bundle import export_bundle
-from vpp_deploy.manifests import Manifest
+from vpp_deploy.manifests import Manifest, read_manifest
 from vpp_deploy.models.config import ModelConfig
 from vpp_deploy.partition.prepare import Prepared, prepare_budgets
 from vpp_deploy.video.source import Frame
@@ -75,12 +78,13 @@ def write_mini_recipe(path: Path, *, batch: int = 1, pruned: bool = True, extra:
     """A recipe for the checkpoint above; `extra` is appended as it is."""
     names = ("blocks_3_5", "blocks_6_8", "blocks_9_11")
     shares = "".join(f"{n} = {s}\n" for n, s in zip(names, SHARES, strict=True))
-    path.write_text(
+    aside = path.with_name(f"{path.name}.{os.getpid()}")  # others may read it at this moment
+    aside.write_text(
         f"[input]\nsize = {list(INPUT_SIZE)}\nbatch = {batch}\n"
         + (f"[budgets]\n{shares}" if pruned else "")
         + f"[tracks]\nslots = {SLOTS}\n{extra}"
     )
-    return path
+    return aside.replace(path)
 
 
 @dataclass(frozen=True)
@@ -102,18 +106,24 @@ class ExportedMini:
 
 
 def export_mini(checkpoint: Path, recipe: Path, folder: Path) -> ExportedMini:
-    """Exports as the command does, with a copy of what the verification gets to see."""
+    """Exports as the command does, with a copy of what the verification gets to see.
+
+    An export takes half a minute: of several processes that want the same one, one makes it.
+    """
     inspected = folder.with_name(f"{folder.name}-inspected")
-    manifests = []
+    seen = folder.with_name(f"{folder.name}-inspected.pickle")
+    prepared = prepare_budgets(checkpoint, recipe, None)
 
     def verify(staged: Path, _: Manifest, inspect: Manifest) -> dict[str, Any]:
         shutil.copytree(staged, inspected)
-        manifests.append(inspect)
+        seen.write_bytes(pickle.dumps(inspect))
         return {}
 
-    prepared = prepare_budgets(checkpoint, recipe, None)
-    bundle = export_bundle(prepared, folder, verify=verify)
-    return ExportedMini(prepared, folder, bundle.manifest, inspected, manifests[0])
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not folder.exists():
+            export_bundle(prepared, folder, verify=verify)
+    manifest = read_manifest(folder)
+    return ExportedMini(prepared, folder, manifest, inspected, pickle.loads(seen.read_bytes()))
 
 
 def frames(count: int, seed: int = 0, size: tuple[int, int] = INPUT_SIZE) -> list[Frame]:
