@@ -12,7 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tests.mini import CLASSES, frames, mini_config, mini_tensors, write_mini_recipe
+from tests.mini import CLASSES, INPUT_SIZE, frames, mini_config, mini_tensors, write_mini_recipe
+from tests.unit.evaluation.made_dataset import labels, masks, write_dataset
 from vpp_deploy.checkpoints.formula import config_text
 from vpp_deploy.cli.main import app
 
@@ -49,6 +50,9 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for frame in frames(2, size=(32, 96)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.rgb, "rgb24")))
         container.mux(stream.encode(None))
+    images = {"a": [frame.rgb for frame in frames(2)]}
+    truth = [(0, "dog", masks([(10, 10, 40, 50)] * 2, INPUT_SIZE))]
+    write_dataset(tmp_path / "ytvis" / "valid", images, labels(images, CLASSES, truth))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -69,10 +73,13 @@ def test_commands_and_python(
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, (arguments, result.output)
         outputs.setdefault(arguments[0], result.output)
-    assert list(outputs) == ["export", "run", "build-engine", "inspect", "verify", "profile"]
+    assert list(outputs) == [
+        *("export", "run", "build-engine", "inspect", "verify", "eval", "calibrate", "profile")
+    ]
     # What the README shows of the output has the rows that the commands print, not their figures.
-    shown = blocks("console")
-    assert [first_cells(output) for output in outputs.values()] == list(map(first_cells, shown))
+    for shown in blocks("console"):
+        command = shown.split()[2]
+        assert first_cells(outputs[command]) == first_cells(shown)
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), {})
     assert re.match(r"0 \[.*\n1 \[", capsys.readouterr().out)
