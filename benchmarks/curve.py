@@ -1,10 +1,11 @@
 """How much accuracy is lost at which share of the patches: AP, operations and latency by budget.
 
-    python -m benchmarks.curve DENSE.safetensors PRUNED.safetensors DATASET --recipe RECIPE
+    python -m benchmarks.curve CHECKPOINT DATASET --recipe RECIPE
 
 Every point is a bundle, exported and evaluated as a user would do it; both are kept in `--out`, so
 an interrupted run goes on. At the end the models of the precisions that the CPU is made for are
-timed in one process, frame by frame in turns: what is printed is time over the dense model's.
+timed in one process, frame by frame in turns: what is printed is time over that of the model
+that runs every patch in float32.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.recipes import ExportRecipe
 from vpp_deploy.runtime.opening import OpenedModel, open_bundle
 
-DENSE, EVERY = "dense", "pruned, every patch"
+EVERY, DENSE = "every patch", "dense checkpoint"
 TIMED = ("fp32", "int8")
 """Half precision is for GPUs: on a CPU its accuracy can be seen, its speed says nothing."""
 
@@ -46,8 +47,8 @@ class Point:
         kept: share of the patches that run, averaged over the blocks.
         gmacs: 10^9 multiply-accumulates of a frame in mid-video.
         found: on the dataset.
-        ms, over_dense: median of a frame, and of its ratio to the dense fp32 model's; None if not
-            timed.
+        ms, over_full: median of a frame, and of its ratio to the fp32 model that runs every patch;
+            None if not timed.
     """
 
     label: str
@@ -56,27 +57,26 @@ class Point:
     gmacs: float
     found: Evaluated
     ms: float | None = None
-    over_dense: float | None = None
+    over_full: float | None = None
 
 
 def bundles(
-    dense: Path,
     pruned: Path,
+    dense: Path | None,
     recipe: ExportRecipe,
     shares: Sequence[float],
     precisions: Sequence[str],
     out: Path,
 ) -> Iterator[tuple[str, str, Path]]:
     """(label, precision, bundle) of every point, made if they are not there."""
-    without = dataclasses.replace(recipe.model, keep_ratio=None, reference_tokens=None)
-    recipes = {
-        (DENSE, dense): dataclasses.replace(recipe, model=without, budgets=None),
-        (EVERY, pruned): at_share(recipe, 1.0),
-        **{(f"{share:.0%}", pruned): at_share(recipe, share) for share in shares},
-    }
+    recipes = {(EVERY, pruned): at_share(recipe, 1.0)}
+    recipes |= {(f"{share:.0%}", pruned): at_share(recipe, share) for share in shares}
+    if dense is not None:
+        without = dataclasses.replace(recipe.model, keep_ratio=None, reference_tokens=None)
+        recipes[DENSE, dense] = dataclasses.replace(recipe, model=without, budgets=None)
     for precision in precisions:
         for (label, checkpoint), one in recipes.items():
-            name = label.rstrip("%").replace(", ", "-").replace(" ", "-")
+            name = label.rstrip("%").replace(" ", "-")
             folder = out / f"{name}-{precision}"
             yield label, precision, bundle_of(checkpoint, one, precision, folder)
 
@@ -84,7 +84,7 @@ def bundles(
 def time_bundles(
     made: Sequence[tuple[str, str, Path]], video: Path, frames: int, threads: int
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """(milliseconds, over dense fp32) by label and precision, of those in `TIMED`."""
+    """(milliseconds, over every patch in fp32) by label and precision, of those in `TIMED`."""
 
     def opened(path: Path, profile: Path | None) -> OpenedModel:
         return open_bundle(path, threads=threads, profile_folder=profile)
@@ -106,7 +106,18 @@ def time_bundles(
 
 def rows(points: Sequence[Point]) -> list[list[str]]:
     """The table, AP in percent."""
-    heading = ["", "precision", "patches", "AP", "AP50", "AP75", "AR10", "GMAC", "ms", "/ dense"]
+    heading = [
+        "",
+        "precision",
+        "patches",
+        "AP",
+        "AP50",
+        "AP75",
+        "AR10",
+        "GMAC",
+        "ms",
+        "/ every patch",
+    ]
     body = []
     for point in points:
         figures = point.found.figures
@@ -119,14 +130,14 @@ def rows(points: Sequence[Point]) -> list[list[str]]:
                 *("-" if value is None else f"{100 * value:.1f}" for value in shown),
                 f"{point.gmacs:.2f}",
                 "-" if point.ms is None else f"{point.ms:.1f}",
-                "-" if point.over_dense is None else f"{point.over_dense:.3f}",
+                "-" if point.over_full is None else f"{point.over_full:.3f}",
             ]
         )
     return [heading, *body]
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
-    """AP, and time over dense, by the share of patches; one line for each precision."""
+    """AP and relative time by the share of patches, one line for each precision."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -138,15 +149,18 @@ def draw(points: Sequence[Point], path: Path) -> None:
         of_it.sort(key=lambda point: point.kept)
         aps = [100 * (point.found.figures.ap or 0) for point in of_it]
         left.plot([100 * p.kept for p in of_it], aps, marker="o", label=precision)
-        timed = [(100 * p.kept, p.over_dense) for p in of_it if p.over_dense is not None]
+        timed = [(100 * p.kept, p.over_full) for p in of_it if p.over_full is not None]
         if timed:
             right.plot(*zip(*timed, strict=True), marker="o", label=precision)
-    dense = next(point for point in points if point.label == DENSE)
-    left.axhline(100 * (dense.found.figures.ap or 0), color="grey", linestyle=":", label="dense")
-    right.axhline(1, color="grey", linestyle=":", label="dense, fp32")
+    for dense in (p for p in points if (p.label, p.precision) == (DENSE, points[0].precision)):
+        ap = 100 * (dense.found.figures.ap or 0)
+        left.axhline(ap, color="grey", linestyle=":", label=DENSE)
+    right.axhline(1, color="grey", linestyle=":")
     left.set(xlabel="patches run, % (mean of the blocks)", ylabel="AP, %", ylim=(0, None))
     right.set(
-        xlabel="patches run, % (mean of the blocks)", ylabel="time / dense fp32", ylim=(0, None)
+        xlabel="patches run, % (mean of the blocks)",
+        ylabel="time / every patch in fp32",
+        ylim=(0, None),
     )
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -156,10 +170,12 @@ def draw(points: Sequence[Point], path: Path) -> None:
 
 
 def main(
-    dense: Annotated[Path, typer.Argument(help="Checkpoint of the dense model.")],
-    pruned: Annotated[Path, typer.Argument(help="Checkpoint of the model with selectors.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Of a model with selectors.")],
     dataset: Annotated[Path, typer.Argument(help="Labelled, in YouTube-VIS's layout.")],
-    recipe: Annotated[Path, typer.Option(help="The pruned model's; its budgets are scaled.")],
+    recipe: Annotated[Path, typer.Option(help="The model's; its budgets are scaled.")],
+    dense: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the dense model, to compare with.")
+    ] = None,
     share: Annotated[
         list[float] | None, typer.Option(help="Of the patches, several times; default: 0.8 to 0.3.")
     ] = None,
@@ -177,7 +193,7 @@ def main(
         out.mkdir(parents=True, exist_ok=True)
         shares = share or [0.8, 0.7, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3]
         precisions = precision or ["fp32", "fp16", "int8"]
-        made = list(bundles(dense, pruned, load_recipe(recipe), shares, precisions, out))
+        made = list(bundles(checkpoint, dense, load_recipe(recipe), shares, precisions, out))
         found = [_evaluated(entry, labelled, threads) for entry in made]
         before = environment.describe()
         times = time_bundles(made, labelled.videos[0].files[0].parent, frames, threads)
