@@ -10,6 +10,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+import examples
 from examples.emoji_vis.artwork import CLASSES, FONT
 from examples.emoji_vis.gates import Shares, gated_trunk
 from examples.emoji_vis.losses import FrameTargets, Prediction, assign, frame_loss
@@ -19,6 +20,7 @@ from examples.emoji_vis.schedule import PHASES, WANTED, phase_at
 from examples.emoji_vis.tracks import TrackQueries, next_tracks
 from vpp_deploy.checkpoints.load import load_model
 from vpp_deploy.errors import VideoError
+from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.models.backbone import Selection
 from vpp_deploy.models.vpp import VppModel
 from vpp_deploy.recipes import ModelSettings
@@ -260,3 +262,10 @@ def test_selectors_learn_in_the_sparse_phase() -> None:
     after = learner.model.state_dict()
     assert all(not torch.equal(before[k], after[k]) for k in before if is_selector(k))
     assert all(torch.equal(before[k], after[k]) for k in before if "running_" in k)
+
+
+def test_the_test_split_that_comes_with_the_project() -> None:
+    labelled = read_dataset(Path(examples.__file__).parent / "emoji_vis" / "test")
+    assert tuple(labelled.categories.values()) == CLASSES
+    assert {video.size for video in labelled.videos} == {FRAME_SIZE}
+    assert labelled.num_frames == 12 * 16
