@@ -154,8 +154,8 @@ def test_products_are_ordinary_checkpoints(model: VppModel, tmp_path: Path, prun
     loaded, _ = load_model(path, ModelSettings())
     assert loaded.config.pruned is pruned
     assert loaded.config.classes == CLASSES
-    if pruned:
-        assert loaded.config == CONFIG
+    if pruned:  # which reference tokens, a checkpoint does not say
+        assert loaded.config == dataclasses.replace(CONFIG, reference_tokens="after_block_2")
     assert path.stat().st_size < 16e6
     for key, tensor in loaded.state_dict().items():
         if not key.endswith("num_batches_tracked"):
