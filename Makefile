@@ -20,9 +20,10 @@ demo: $(VENV)/.demo
 	$(BIN)/vpp-deploy export demo/tiny.safetensors --like "$$clip" --out export/demo && \
 	$(BIN)/vpp-deploy run "$$clip" --model export/demo --stop 40 --annotate --tokens --out demo/bikes
 
-# One process for each of two cores; a file stays in one, with the models that it exports.
+# One process for each of two cores; a file stays in one, with what it makes. In the files' own order
+# the dear ones (e2e, integration) come first; by number of tests, they would come last, one by one.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

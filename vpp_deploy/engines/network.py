@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vpp_deploy.engines.numeric_types import type_name
-from vpp_deploy.engines.watching import reason
+from vpp_deploy.engines.watching import no_collection, reason
 from vpp_deploy.errors import EngineError
 from vpp_deploy.recipes import MAX_BUDGET
 from vpp_deploy.specs import StageSpec, TensorSpec
@@ -37,10 +37,12 @@ def parse_stage(trt: Any, log: Any, graph: Path, stage: StageSpec) -> ParsedStag
         EngineError: the parser refuses the graph, with all that it says; the network's tensors are
             not the stage's; or it has layers that TensorRT refuses later or computes wrongly.
     """
-    builder = trt.Builder(log)
-    network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
+    with no_collection():
+        builder = trt.Builder(log)
+        network = builder.create_network(_network_flags(trt))
+        parser = trt.OnnxParser(network, log)
+        is_parsed = parser.parse_from_file(str(graph))
+    if not is_parsed:
         problems = [parser.get_error(index) for index in range(parser.num_errors)]
         said = "; ".join(dict.fromkeys(map(_described, problems)))
         raise EngineError(

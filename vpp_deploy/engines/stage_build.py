@@ -15,7 +15,7 @@ from vpp_deploy.engines.numeric_types import (
     read_inspection,
 )
 from vpp_deploy.engines.timing_cache import TimingCache
-from vpp_deploy.engines.watching import Report, new_log, new_monitor, reason
+from vpp_deploy.engines.watching import Report, new_log, new_monitor, no_collection, reason
 from vpp_deploy.errors import EngineError
 from vpp_deploy.specs import StageSpec
 
@@ -164,7 +164,7 @@ def _profile_shapes(
 
 def _serialised(builder: Any, network: Any, config: Any, monitor: Any) -> bytes | None:
     """Builds in another thread: this one stays free to be interrupted, and then ends the build."""
-    with ThreadPoolExecutor(1) as pool:
+    with no_collection(), ThreadPoolExecutor(1) as pool:
         future = pool.submit(builder.build_serialized_network, network, config)
         try:
             memory = future.result()
@@ -175,8 +175,9 @@ def _serialised(builder: Any, network: Any, config: Any, monitor: Any) -> bytes 
 
 
 def _inspect(trt: Any, log: Any, name: str, data: bytes) -> dict[str, int] | None:
-    runtime = trt.Runtime(log)
-    engine = runtime.deserialize_cuda_engine(data)
+    with no_collection():
+        runtime = trt.Runtime(log)
+        engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise EngineError(f"TensorRT does not load the engine of {name} again: {reason(log)}")
     inspector = engine.create_engine_inspector()

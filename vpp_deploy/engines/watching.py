@@ -1,6 +1,8 @@
 """TensorRT's callbacks: its log, and its progress, which can also be told to stop."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 Report = Callable[[str, int, int], None]
@@ -20,6 +22,22 @@ def new_log(trt: Any) -> Any:
                 self.errors.append(" ".join(message.split()))
 
     return Log()
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keeps Python's garbage collector away from a call of the library.
+
+    The library calls its log while it holds a lock that freeing a builder takes, too. A collection
+    that begins in the log and finds an old builder would wait for ever.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def reason(log: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vpp_deploy.engines.watching import no_collection
 from vpp_deploy.errors import BackendError, EngineError
 from vpp_deploy.runtime.device import Device, DeviceMemory, DeviceTensor
 from vpp_deploy.runtime.tensors import Shape
@@ -37,7 +38,8 @@ def open_engines(
     engines = {}
     for stage in spec.stages:
         path = files[stage.name]
-        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        with no_collection():
+            engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise EngineError(
                 f"{path} cannot be loaded: {log.last}; build the engines again with "
