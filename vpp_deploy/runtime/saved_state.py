@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import ResumeError, VideoError
+from vpp_deploy.files import written_aside
 from vpp_deploy.runtime.stream import Snapshot
 from vpp_deploy.video.image_folder import image_files
 
@@ -76,15 +77,9 @@ class SavedRun:
             "index": self.index,
             "frames_bytes": self.frames_bytes,
         }
-        aside = folder / f"{STATE_NAME}.part"
-        try:
-            with aside.open("wb") as file:
-                # The stubs take every array for the flag `allow_pickle`.
-                np.savez(file, **{_RUN: np.array(json.dumps(about)), **self.stream})  # type: ignore[arg-type]
-            aside.replace(folder / STATE_NAME)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+        with written_aside(folder / STATE_NAME) as aside, aside.open("wb") as file:
+            # The stubs take every array for the flag `allow_pickle`.
+            np.savez(file, **{_RUN: np.array(json.dumps(about)), **self.stream})  # type: ignore[arg-type]
 
     def check(self, identity: RunIdentity) -> None:
         """Compares with what the run would be now.
