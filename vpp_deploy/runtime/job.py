@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpp_deploy.errors import VideoError
-from vpp_deploy.runtime.run_files import files_of, remove
+from vpp_deploy.runtime.run_files import FRAMES, files_of, remove
 from vpp_deploy.runtime.saved_state import STATE_NAME
 from vpp_deploy.video.source import VideoSource
 
@@ -37,8 +37,11 @@ class VideoJob:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is something to resume."""
-        return self.resume and (self.out / STATE_NAME).exists()
+        """Whether there is something to resume, or results that must not be lost in trying to."""
+        lines = self.out / FRAMES
+        return self.resume and (
+            (self.out / STATE_NAME).exists() or (lines.is_file() and lines.stat().st_size > 0)
+        )
 
 
 def output_folders(names: Sequence[str], base: Path) -> list[Path]:

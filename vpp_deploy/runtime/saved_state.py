@@ -8,19 +8,21 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from vpp_deploy.errors import ResumeError, VideoError
 from vpp_deploy.files import written_aside
-from vpp_deploy.runtime.stream import Snapshot
+from vpp_deploy.runtime.snapshots import Snapshot
+from vpp_deploy.video.frames_jsonl import Extent
 from vpp_deploy.video.image_folder import image_files
 
 STATE_NAME = "state.npz"
 
-_SCHEMA = 1
 _RUN = "run"
 _SAMPLE_BYTES = 1 << 16
 _SAVING_SHARE = 0.02
@@ -56,13 +58,13 @@ class SavedRun:
     Attributes:
         identity: of the run.
         index: of the last frame that was done, in its source.
-        frames_bytes: of frames.jsonl, when that frame's line was written.
+        lines: of frames.jsonl, that frame's being the last.
         stream: what the session's stream carries.
     """
 
     identity: RunIdentity
     index: int
-    frames_bytes: int
+    lines: Extent
     stream: Snapshot
 
     def write(self, folder: Path) -> None:
@@ -72,10 +74,10 @@ class SavedRun:
             OSError: it cannot be written; what was there before is still there.
         """
         about = {
-            "schema": _SCHEMA,
+            "schema": 2,
             "identity": asdict(self.identity),
             "index": self.index,
-            "frames_bytes": self.frames_bytes,
+            "lines": asdict(self.lines),
         }
         with written_aside(folder / STATE_NAME) as aside, aside.open("wb") as file:
             # The stubs take every array for the flag `allow_pickle`.
@@ -106,13 +108,18 @@ def read_saved(folder: Path) -> SavedRun:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file.items())
-        about: dict[str, Any] = json.loads(str(arrays.pop(_RUN)))
-        if about["schema"] != _SCHEMA:
-            raise ValueError(f"schema {about['schema']}, this version reads {_SCHEMA}")
-        identity = RunIdentity(**about["identity"])
-        index, size = int(about["index"]), int(about["frames_bytes"])
+        about = _ABOUT.validate_json(str(arrays.pop(_RUN)), strict=True)
     except FileNotFoundError as error:
-        raise ResumeError(f"{folder} holds no {STATE_NAME}") from error
+        raise ResumeError(
+            f"{folder} holds results of an earlier run, but no {STATE_NAME} to go on from; keep "
+            "them elsewhere if they are needed"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "its description"
+        raise ResumeError(
+            f"{path} is damaged, or of another version ({where}: {first['msg']})"
+        ) from error
     except (
         OSError,
         ValueError,
@@ -120,13 +127,23 @@ def read_saved(folder: Path) -> SavedRun:
         TypeError,
         EOFError,
         MemoryError,
-        RecursionError,
-        NotImplementedError,
+        OverflowError,
+        RuntimeError,  # encrypted, or nested without end
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
         raise ResumeError(f"{path} is damaged ({error})") from error
-    return SavedRun(identity, index, size, arrays)
+    return SavedRun(about["identity"], about["index"], about["lines"], arrays)
+
+
+class _About(TypedDict):
+    schema: Literal[2]
+    identity: RunIdentity
+    index: Annotated[int, Field(ge=0)]
+    lines: Extent
+
+
+_ABOUT = TypeAdapter(_About)
 
 
 class StateKeeper:
@@ -144,15 +161,15 @@ class StateKeeper:
         self._identity = identity
         self._take = take
         self._due_s = 0.0
-        self._unsaved: tuple[int, int] | None = None
+        self._unsaved: tuple[int, Extent] | None = None
 
-    def frame_done(self, index: int, frames_bytes: int) -> None:
-        """A frame is done, and its line in frames.jsonl written.
+    def frame_done(self, index: int, lines: Extent) -> None:
+        """A frame is done, and its line is the last of these in frames.jsonl.
 
         Raises:
             VideoError: the state cannot be written.
         """
-        self._unsaved = (index, frames_bytes)
+        self._unsaved = (index, lines)
         if time.perf_counter() >= self._due_s:
             self.save()
 

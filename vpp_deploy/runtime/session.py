@@ -23,9 +23,9 @@ from vpp_deploy.runtime.exploration import NONE, Exploration, parse_exploration
 from vpp_deploy.runtime.made_masks import STAGE, makes_masks
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.runtime.snapshots import TENSOR, Snapshot, checked_tensors
 from vpp_deploy.runtime.stages import run_stages
-from vpp_deploy.runtime.stream import ResetPolicy, Snapshot, Stream, checked
-from vpp_deploy.runtime.tensors import host_dtype
+from vpp_deploy.runtime.stream import ResetPolicy, Stream
 from vpp_deploy.runtime.token_maps import TokenMaps
 from vpp_deploy.runtime.tracker import Tracker
 from vpp_deploy.video.resize import ResizePlan, plan_for_input, resize_frame
@@ -216,8 +216,8 @@ class VideoSession:
         if self._streams[stream].reset is not None:
             raise ResumeError("there is nothing to save before the first frame")
         saved = self._streams[stream].save()
-        for name in self._state_inputs:
-            saved[f"tensor.{name}"] = self._runner.download(name)[stream].copy()
+        for edge in self._runner.spec.state:
+            saved[TENSOR + edge.input] = self._runner.download(edge.input)[stream].copy()
         return saved
 
     def restore(self, saved: Snapshot, stream: int = 0) -> None:
@@ -229,11 +229,7 @@ class VideoSession:
         """
         restored = self._new_stream()
         frame_size = restored.restore(saved)
-        tensors = {}
-        for name in self._state_inputs:
-            spec = self._runner.spec.tensor(name)
-            tensors[name] = checked(saved, f"tensor.{name}", host_dtype(spec.dtype), spec.shape[1:])
-        for name, row in tensors.items():  # all of them are sound
+        for name, row in checked_tensors(saved, self._runner.spec).items():
             rows = row[None]
             if len(self._streams) > 1:
                 rows = self._runner.download(name).copy()
@@ -246,10 +242,6 @@ class VideoSession:
     @property
     def _plans(self) -> list[ResizePlan | None]:
         return [stream.plan for stream in self._streams]
-
-    @property
-    def _state_inputs(self) -> list[str]:
-        return [edge.input for edge in self._runner.spec.state]
 
     def _new_stream(self) -> Stream:
         return Stream(Tracker(self._slots, self._query_width), self._resets)

@@ -19,6 +19,7 @@ from vpp_deploy.runtime.saved_state import (
 )
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.summary import RunSummary, RunTally
+from vpp_deploy.video.pictures import written_by
 from vpp_deploy.video.source import Frame, VideoSource
 
 _FOLDER_FPS = 25.0  # of videos made from images, which have no rate of their own
@@ -89,8 +90,8 @@ class VideoRun:
             if saved is not None:
                 session.restore(saved.stream, stream)
             fps = (source.fps or _FOLDER_FPS) / source.stride
-            kept_bytes = 0 if saved is None else saved.frames_bytes
-            files = RunFiles(job.out, self._model.classes, fps, job.pictures, kept_bytes)
+            kept = None if saved is None else saved.lines
+            files = RunFiles(job.out, self._model.classes, fps, job.pictures, kept)
             self._files = self._opened.enter_context(files)
             if saved is not None:
                 files.go_on(self._frames, self._tally.recount)
@@ -130,7 +131,7 @@ class VideoRun:
             self._files.write(frame, result)
             self._in_step = False
             if self._keeper is not None:
-                self._keeper.frame_done(frame.index, self._files.frames_bytes)
+                self._keeper.frame_done(frame.index, self._files.extent)
             output_ms = (time.perf_counter() - start) * 1e3
             self._tally.add(result, self._decode_ms, step_ms, output_ms)
         return self._summary is None
@@ -178,6 +179,12 @@ class VideoRun:
             raise ResumeError(f"{self.job.name} is no file and no folder: it cannot be resumed")
         saved = read_saved(self.job.out)
         saved.check(identity)
+        others = set(written_by(self.job.out)) - set(written_by(self.job.out, self.job.pictures))
+        short = sorted(str(path) for path in others if path.exists())
+        if short:
+            raise ResumeError(
+                f"{short[0]} would end where the earlier run did; ask for it again, or remove it"
+            )
         return saved
 
     def _write_results(self) -> None:
