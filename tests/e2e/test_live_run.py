@@ -66,6 +66,7 @@ def test_it_comes_back_with_another_size(
     assert (summary["frames"], summary["reconnects"], summary["ended_by"]) == (2 * COUNT, 1, None)
     assert summary["resets"] == {"reconnect": 1}
     assert summary["video"] == sender.url
+    assert [note for note in summary["notes"] if "frames of 160x128 are letterboxed" in note]
     # Neither is for what has no end and cannot be read again.
     assert not (out / "results.json").exists()
     assert not (out / "state.npz").exists()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -167,3 +168,34 @@ def test_a_video_that_would_stay_short(model: OpenedModel, resumed: VideoJob) ->
     (resumed.out / "annotated.mp4").write_bytes(b"short")
     assert "annotated.mp4 would end where the earlier run did" in refused(model, resumed)
     assert run(model, replace(resumed, pictures=(ANNOTATED,))).ended_by is None
+
+
+def images_in(folder: Path) -> Path:
+    folder.mkdir()
+    for number, frame in enumerate(moving_scene(INPUT_SIZE, FRAMES, 1)):
+        cv2.imwrite(str(folder / f"{number}.bmp"), frame.rgb)
+    return folder
+
+
+def test_images_of_equal_sizes_are_told_apart(model: OpenedModel, tmp_path: Path) -> None:
+    images, other = images_in(tmp_path / "images"), tmp_path / "images" / "3.bmp"
+    run(model, job_of(images, tmp_path / "out", DONE))
+    size = other.stat().st_size
+    shutil.copy(images / "7.bmp", other)
+    assert other.stat().st_size == size
+    job = replace(job_of(images, tmp_path / "out"), resume=True)
+    assert "another video" in refused(model, job)
+
+
+@pytest.mark.parametrize("pictures", [(), (ANNOTATED,)])
+def test_images_that_were_skipped_before(
+    model: OpenedModel, tmp_path: Path, pictures: tuple[str, ...]
+) -> None:
+    images = images_in(tmp_path / "images")
+    for number in (1, 3, 6):
+        (images / f"{number}.bmp").write_bytes(b"damaged")
+    run(model, job_of(images, tmp_path / "out", DONE))
+    job = replace(job_of(images, tmp_path / "out"), resume=True, pictures=pictures)
+    summary = run(model, job)
+    assert (summary.ended_by, summary.frames, summary.resumed_at) == (None, 5, 3)
+    assert "3 corrupt packets or images were skipped" in summary.notes
