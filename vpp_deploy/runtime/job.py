@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpp_deploy.errors import VideoError
+from vpp_deploy.folders import is_bundle
 from vpp_deploy.runtime.run_files import FRAMES, files_of, remove
 from vpp_deploy.runtime.saved_state import STATE_NAME
 from vpp_deploy.video.source import VideoSource
@@ -57,6 +58,22 @@ def output_folders(names: Sequence[str], base: Path) -> list[Path]:
         taken.add(name.casefold())
         folders.append(base / name)
     return folders
+
+
+def check_folders(jobs: Sequence[VideoJob]) -> None:
+    """Refuses folders for results that are a model's, before anything is written into them.
+
+    Raises:
+        VideoError: one is a bundle or an engine, or lies within one.
+    """
+    for job in jobs:
+        out = job.out.resolve()
+        for folder in (out, *out.parents):
+            if is_bundle(folder):
+                raise VideoError(
+                    f"{folder} holds a bundle or an engine, which is to have nothing else in it; "
+                    "choose another --out"
+                )
 
 
 def prepare_folders(jobs: Sequence[VideoJob]) -> None:
