@@ -209,7 +209,10 @@ def fingerprint(video: Path) -> str:
     digest = hashlib.sha256()
     if video.is_dir():
         for image in image_files(video):
-            sample = _sample(image, _IMAGE_SAMPLE_BYTES) if image.is_file() else b""
+            try:
+                sample = _sample(image, _IMAGE_SAMPLE_BYTES) if image.is_file() else b""
+            except OSError:  # then it is skipped, too
+                sample = b""
             digest.update(f"{image.name}/{len(sample)}/".encode(errors="surrogateescape") + sample)
     else:
         digest.update(_sample(video, _SAMPLE_BYTES))

@@ -142,10 +142,10 @@ class Stream:
         )
         self.tracker.next_id = next_id
         self.frames_seen, self._since_reset = frames_seen, since_reset
-        thumbnail = saved.get("thumbnail")
-        none = thumbnail is not None and not thumbnail.size
-        thumbnail = checked(saved, "thumbnail", np.uint8, (0, 0, 3) if none else THUMBNAIL_SHAPE)
-        self._cuts.thumbnail = None if none else thumbnail
+        thumbnail = checked(saved, "thumbnail", np.uint8, (-1, -1, 3))
+        if thumbnail.shape not in (THUMBNAIL_SHAPE, (0, 0, 3)):
+            raise ResumeError(f"the saved thumbnail is {thumbnail.shape}, not {THUMBNAIL_SHAPE}")
+        self._cuts.thumbnail = thumbnail if thumbnail.size else None
         self.reset = None
         frame_size = checked(saved, "frame_size", np.int64, (2,))
         check_within("frame_size", frame_size, 1, _MAX_SIDE)
