@@ -100,6 +100,11 @@ def _check_replaceable(folder: Path, failure: type[VppDeployError]) -> None:
         )
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether the folder has the manifest of a bundle or an engine."""
+    return bool(_bundle_files(folder))
+
+
 def _bundle_files(folder: Path) -> set[str]:
     """What a bundle's manifest says is in its folder; nothing where there is no such manifest."""
     try:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.command_line import COMMAND, ENVIRONMENT, fails, succeeds, vpp, wait_for
 from tests.mini import ExportedMini
-from tests.unit.video.senders import Repeating, Sender
+from tests.unit.video.senders import Repeating, Sender, WebServer
 from tests.unit.video.synthetic import moving, write_video
 
 COUNT = 12
@@ -66,6 +66,7 @@ def test_it_comes_back_with_another_size(
     assert (summary["frames"], summary["reconnects"], summary["ended_by"]) == (2 * COUNT, 1, None)
     assert summary["resets"] == {"reconnect": 1}
     assert summary["video"] == sender.url
+    assert [note for note in summary["notes"] if "frames of 160x128 are letterboxed" in note]
     # Neither is for what has no end and cannot be read again.
     assert not (out / "results.json").exists()
     assert not (out / "state.npz").exists()
@@ -131,6 +132,17 @@ class TestRefused:
         assert f"http://127.0.0.1:{port}/live" in line
         assert "secret" not in line
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("option", ["--max-latency", "--reconnect"])
+    def test_a_web_video_with_an_end(
+        self, mini_bundle: ExportedMini, tmp_path: Path, option: str
+    ) -> None:
+        clip = write_video(tmp_path / "clip.mp4", moving(COUNT, *SMALL), faststart=True)
+        with WebServer(clip.read_bytes(), tells_length=True) as server:
+            url = f"http://127.0.0.1:{server.port}/clip.mp4"
+            line = fails("run", url, "--model", mini_bundle.folder, option, 1, cwd=tmp_path)
+        assert f"{option} is for live input" in line
+        assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
     def test_resuming(
         self, streams: dict[tuple[int, int], bytes], mini_bundle: ExportedMini, tmp_path: Path

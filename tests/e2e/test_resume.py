@@ -205,7 +205,7 @@ class TestRefused:
         assert "another start, another scene cuts, another tokens" in message
 
     def test_a_range_that_ends_before(self, stopped: Path) -> None:
-        message = self.refused(stopped, *arguments("out", "--tokens", "--stop", "5"))
+        message = self.refused(stopped, *arguments("out", "--tokens", "--annotate", "--stop", "5"))
         assert "--stop 5 ends before it" in message
 
     @pytest.mark.parametrize("change", [("--size", "128x160"), ("--rule", "published")])
@@ -238,9 +238,10 @@ class TestRefused:
     def test_frames_that_are_gone(self, stopped: Path) -> None:
         lines = stopped / "out" / "frames.jsonl"
         lines.write_bytes(lines.read_bytes()[:-3000])
-        assert "not as the run left it" in self.refused(stopped, *arguments("out", "--tokens"))
+        command = arguments("out", "--tokens", "--annotate")
+        assert "not as the run left it" in self.refused(stopped, *command)
         lines.unlink()
-        assert "frames.jsonl" in self.refused(stopped, *arguments("out", "--tokens"))
+        assert "frames.jsonl" in self.refused(stopped, *command)
 
 
 def test_a_folder_of_images_with_other_files(work: Path, tmp_path: Path) -> None:

@@ -27,6 +27,36 @@ def test_a_runner_serves_one_session(runner: OnnxRunner) -> None:
         first.step(frame)
 
 
+def test_what_was_taken_over_is_neither_saved_nor_put_back(runner: OnnxRunner) -> None:
+    """The state in the runner is the other session's."""
+    first = VideoSession(runner)
+    first.step(frames(1)[0])
+    saved = first.save()
+    VideoSession(runner)
+    for call in (first.save, first.reset, lambda: first.restore(saved)):
+        with pytest.raises(ValueError, match="another session has taken over"):
+            call()
+
+
+@pytest.mark.parametrize("stream", [-1, 1])
+def test_no_such_stream(runner: OnnxRunner, stream: int) -> None:
+    session = VideoSession(runner)
+    session.step(frames(1)[0])
+    saved = session.save()
+    for call in (
+        lambda: session.save(stream),
+        lambda: session.reset(stream),
+        lambda: session.restore(saved, stream),
+    ):
+        with pytest.raises(ValueError, match=f"stream {stream} of 1"):
+            call()
+
+
+def test_no_frame(runner: OnnxRunner) -> None:
+    with pytest.raises(ValueError, match=r"got no frame.*reset\(\)"):
+        VideoSession(runner).step(None)  # type: ignore[arg-type]
+
+
 def test_a_single_step_of_several_streams(mini_bundle_of_3: ExportedMini) -> None:
     session = VideoSession(OnnxRunner(mini_bundle_of_3.folder, mini_bundle_of_3.manifest))
     with pytest.raises(ValueError, match="3 streams: use step_batch"):

@@ -373,6 +373,22 @@ class TestFolders:
             run(three, [precious, videos["short"]], tmp_path)
         assert precious.read_bytes() == videos["single"].read_bytes()
 
+    @pytest.mark.parametrize("below", [".", "results/short"])
+    def test_a_bundle_in_the_way(
+        self,
+        one: OpenedModel,
+        mini_bundle: ExportedMini,
+        videos: dict[str, Path],
+        tmp_path: Path,
+        below: str,
+    ) -> None:
+        """It would no longer be one that an export may replace."""
+        bundle = shutil.copytree(mini_bundle.folder, tmp_path / "bundle")
+        before = sorted(bundle.rglob("*"))
+        with pytest.raises(VideoError, match="bundle holds a bundle or an engine"):
+            run_videos(one, one.session(), [job_of(videos["short"], bundle / below)])
+        assert sorted(bundle.rglob("*")) == before
+
     def test_a_file_in_the_way(
         self, three: OpenedModel, videos: dict[str, Path], tmp_path: Path
     ) -> None:

@@ -1,18 +1,24 @@
 """Interruptions between frames: `held` keeps them from coming within one."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from vpp_deploy.cli.signals import exit_on_sigterm, held
+from vpp_deploy.cli.signals import check_signals, exit_on_signals, held
 
 
 @pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("vpp_deploy.cli.signals._received", [])
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in ending}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    exit_on_sigterm()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    exit_on_signals()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -29,7 +35,12 @@ def hold(*numbers: signal.Signals, done: list[object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+    ("number", "raised"),
+    [
+        (signal.SIGINT, KeyboardInterrupt),
+        (signal.SIGTERM, SystemExit),
+        (signal.SIGHUP, SystemExit),
+    ],
 )
 def test_the_first_waits_for_the_end(number: signal.Signals, raised: type[BaseException]) -> None:
     done: list[object] = []
@@ -54,8 +65,49 @@ def test_without_any_all_is_as_before() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_what_is_ignored_stays_ignored() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    exit_on_signals()
     with held():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is signal.SIG_IGN
+    check_signals()
+
+
+def test_what_was_swallowed_is_told_of_again() -> None:
+    check_signals()
+    with suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    with pytest.raises(SystemExit) as told:
+        check_signals()
+    assert told.value.code == 130
+
+
+INTERRUPTED = """
+import signal, sys
+
+class Interrupts:  # when this module is imported, as compiled ones answer that
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            try:
+                signal.raise_signal(signal.{number})
+            except KeyboardInterrupt as error:
+                raise ImportError("initialization failed") from error
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupts())
+from vpp_deploy.cli.entry import main
+sys.argv = ["vpp-deploy", "inspect", "model.pth"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize("module", ["typer", "vpp_deploy.cli.main", "torch"])
+def test_while_it_loads(module: str, number: str, code: int) -> None:
+    program = INTERRUPTED.format(module=module, number=number)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (code, "", "")

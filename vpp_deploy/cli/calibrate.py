@@ -19,7 +19,7 @@ from vpp_deploy.calibration.rule import KeptTokens, count_kept
 from vpp_deploy.cli.arguments import parse_size
 from vpp_deploy.cli.console import answer, note, only_answers, progress_console, say, show
 from vpp_deploy.cli.opening import RecipeOption, SizeOption, ThreadsOption, is_checkpoint
-from vpp_deploy.cli.signals import check_sigterm
+from vpp_deploy.cli.signals import check_signals
 from vpp_deploy.errors import printable
 from vpp_deploy.profiling.writing import check_writable, write_aside
 from vpp_deploy.recipe_files import write_recipe
@@ -129,7 +129,7 @@ def _count(rule: RuleModel, videos: list[Path], most: int | None, stride: int) -
                 task = bar.add_task(escape(printable(path.name)), total=source.num_frames)
                 kept = []
                 for frame in count_kept(rule.runner, source):
-                    check_sigterm()
+                    check_signals()
                     kept.append(frame)
                     bar.advance(task)
             counted.append((printable(path.name), kept))

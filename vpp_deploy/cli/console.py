@@ -20,7 +20,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from vpp_deploy.cli.signals import check_sigterm
+from vpp_deploy.cli.signals import check_signals
 from vpp_deploy.errors import VideoError, printable
 from vpp_deploy.video.live_address import live_address
 
@@ -149,7 +149,7 @@ def telling(first: str) -> Iterator[Callable[[str], None]]:
     with progress_console().status(escape(first)) as status:
 
         def tell(step: str) -> None:
-            check_sigterm()
+            check_signals()
             status.update(escape(step))
             detail(step)
 

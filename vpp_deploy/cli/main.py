@@ -1,8 +1,8 @@
 """`vpp-deploy`: commands, and how errors leave it.
 
 Exit codes: 0 all is well, 1 the input or this machine does not allow what was asked (one line on
-stderr says why), 2 wrong usage, 130 interrupted, 143 terminated. Anything else is a bug and keeps
-its traceback.
+stderr says why), 2 wrong usage, 129 hung up, 130 interrupted, 143 terminated. Anything else is a
+bug and keeps its traceback.
 """
 
 import io
@@ -24,7 +24,7 @@ from vpp_deploy.cli.export import export
 from vpp_deploy.cli.inspect import inspect
 from vpp_deploy.cli.profiling import profile
 from vpp_deploy.cli.run import run
-from vpp_deploy.cli.signals import exit_on_sigterm
+from vpp_deploy.cli.signals import check_signals, exit_on_signals
 from vpp_deploy.cli.verify import verify
 from vpp_deploy.errors import VppDeployError, printable
 
@@ -32,7 +32,7 @@ _MAX_MESSAGE = 1000
 
 _EPILOG = (
     "Exit codes: 0 done; 1 the input or this machine does not allow it, one line on stderr says "
-    "why; 2 wrong usage; 130 interrupted; 143 terminated."
+    "why; 2 wrong usage; 129 hung up; 130 interrupted; 143 terminated."
 )
 
 app = typer.Typer(
@@ -70,8 +70,8 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    exit_on_sigterm()
+    """The program, once it is loaded."""
+    exit_on_signals()
     # A daemon may start with these closed. The first file to be opened would take their place.
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
@@ -81,6 +81,7 @@ def main() -> None:
     try:
         app()
     except (VppDeployError, OSError) as error:
+        check_signals()
         # An OSError is this machine's refusal: a full disk, no permission.
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         if is_verbose():

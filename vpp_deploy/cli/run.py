@@ -112,9 +112,9 @@ def run(
         raise typer.BadParameter(f"--stop {stop} must be greater than --start {start}")
     if as_json:
         only_answers()
-    live = live_options(videos, max_latency, timeout, reconnect)
+    live, live_only = live_options(videos, max_latency, timeout, reconnect)
     pictures = (ANNOTATED,) * annotate + (TOKENS,) * tokens
-    video_options = VideoOptions(start, stop, stride, live, pictures, resume)
+    video_options = VideoOptions(start, stop, stride, live, live_only, pictures, resume)
     path = newest_model() if model is None else model
     options = ModelOptions(backend, threads, rule, recipe, size)
     options.check([path])

@@ -24,7 +24,7 @@ from vpp_deploy.cli.opening import (
     is_checkpoint,
     open_model,
 )
-from vpp_deploy.cli.signals import check_sigterm
+from vpp_deploy.cli.signals import check_signals
 from vpp_deploy.drift import FEATURES, Bounds, DriftReport, measure_drift
 from vpp_deploy.errors import BundleError
 from vpp_deploy.manifests import MANIFEST_NAME, read_manifest
@@ -93,7 +93,7 @@ def verify(
 
             def counted() -> Iterator[Frame]:
                 for number, frame in enumerate(stream):
-                    check_sigterm()
+                    check_signals()
                     status.update(escape(f"frame {number + 1}"))
                     yield frame
 

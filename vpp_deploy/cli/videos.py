@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from vpp_deploy.errors import RecipeError
+from vpp_deploy.errors import RecipeError, VideoError
 from vpp_deploy.runtime.job import VideoJob, output_folders
 from vpp_deploy.video.live_address import live_address
 from vpp_deploy.video.source import LiveOptions, VideoSource, open_source
@@ -22,6 +22,7 @@ class VideoOptions:
     Attributes:
         start, stop, stride: of the frames of each.
         live: how live input is waited for.
+        live_only: what was said of that, and is for nothing else.
         pictures: videos to write for each.
         resume: go on with earlier runs.
     """
@@ -30,13 +31,25 @@ class VideoOptions:
     stop: int | None
     stride: int
     live: LiveOptions
+    live_only: tuple[str, ...]
     pictures: tuple[str, ...]
     resume: bool
 
     def open(self, video: str, first: int | None = None) -> VideoSource:
-        """Opens a video at its first frame, or at another."""
+        """Opens a video at its first frame, or at another.
+
+        Raises:
+            VideoError: it cannot be read, or has an end, and options are for live input.
+        """
         start = self.start if first is None else first
-        return open_source(video, start, self.stop, self.stride, live=self.live)
+        source = open_source(video, start, self.stop, self.stride, live=self.live)
+        if self.live_only and live_address(video) and not source.live:
+            source.close()
+            raise VideoError(
+                f"{source.name} states its end, so it is read like a file; {self.live_only[0]} is "
+                "for live input: leave it out"
+            )
+        return source
 
     def jobs(self, videos: Sequence[str], out: Path | None, opened: VideoSource) -> list[VideoJob]:
         """What to run, the first video being `opened` at its first frame."""
@@ -72,8 +85,8 @@ def live_options(
     max_latency: float | None,
     timeout: float | None,
     reconnect: float | None,
-) -> LiveOptions:
-    """What was given, and the defaults of what was not.
+) -> tuple[LiveOptions, tuple[str, ...]]:
+    """What was given, with the defaults of what was not, and the names of what only live input has.
 
     Raises:
         typer.BadParameter: something was given, and none of the videos is live, or it is no time.
@@ -92,7 +105,8 @@ def live_options(
         if not math.isfinite(value):
             raise typer.BadParameter(f"{option} is {value}, expected a number of seconds")
         options[name] = value
-    return LiveOptions(**options)
+    only = (("--max-latency", max_latency), ("--reconnect", reconnect))
+    return LiveOptions(**options), tuple(name for name, value in only if value is not None)
 
 
 def num_frames(videos: Sequence[str], first: VideoSource, options: VideoOptions) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 from vpp_deploy.errors import DatasetError, VideoError
 from vpp_deploy.evaluation.dataset import Dataset, LabelledVideo
 from vpp_deploy.evaluation.evaluator import Evaluator, Figures, FoundTrack, check_evaluator
+from vpp_deploy.files import written_aside
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.job import VideoJob
 from vpp_deploy.runtime.opening import OpenedModel
@@ -243,10 +244,8 @@ def _notes(
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.part")
     try:
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(path)
+        with written_aside(path) as aside:
+            aside.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise VideoError(f"cannot write {path}: {error.strerror}; choose another --out") from error

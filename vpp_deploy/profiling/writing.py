@@ -1,9 +1,10 @@
-"""Files that appear when they are complete, and not at all before."""
+"""The files that a user names for a report: found out early, written all at once."""
 
 import tempfile
 from pathlib import Path
 
 from vpp_deploy.errors import ProfileError
+from vpp_deploy.files import written_aside
 
 
 def check_writable(path: Path) -> None:
@@ -34,9 +35,7 @@ def write_aside(path: Path, text: str) -> None:
     """
     target = path.resolve()  # a link stays, what it leads to is replaced
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            aside = Path(folder) / target.name
+        with written_aside(target) as aside:
             aside.write_text(text, encoding="utf-8")
-            aside.replace(target)
     except OSError as error:
         raise ProfileError(f"cannot write {path}: {error.strerror}; name another file") from error

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpp_deploy.errors import VideoError
-from vpp_deploy.runtime.run_files import files_of, remove
+from vpp_deploy.folders import is_bundle
+from vpp_deploy.runtime.run_files import FRAMES, files_of, remove
 from vpp_deploy.runtime.saved_state import STATE_NAME
 from vpp_deploy.video.source import VideoSource
 
@@ -37,8 +38,11 @@ class VideoJob:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is something to resume."""
-        return self.resume and (self.out / STATE_NAME).exists()
+        """Whether there is something to resume, or results that must not be lost in trying to."""
+        lines = self.out / FRAMES
+        return self.resume and (
+            (self.out / STATE_NAME).exists() or (lines.is_file() and lines.stat().st_size > 0)
+        )
 
 
 def output_folders(names: Sequence[str], base: Path) -> list[Path]:
@@ -54,6 +58,22 @@ def output_folders(names: Sequence[str], base: Path) -> list[Path]:
         taken.add(name.casefold())
         folders.append(base / name)
     return folders
+
+
+def check_folders(jobs: Sequence[VideoJob]) -> None:
+    """Refuses folders for results that are a model's, before anything is written into them.
+
+    Raises:
+        VideoError: one is a bundle or an engine, or lies within one.
+    """
+    for job in jobs:
+        out = job.out.resolve()
+        for folder in (out, *out.parents):
+            if is_bundle(folder):
+                raise VideoError(
+                    f"{folder} holds a bundle or an engine, which is to have nothing else in it; "
+                    "choose another --out"
+                )
 
 
 def prepare_folders(jobs: Sequence[VideoJob]) -> None:

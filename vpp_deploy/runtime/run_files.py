@@ -11,6 +11,7 @@ from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.saved_state import STATE_NAME
 from vpp_deploy.video.closing import Closing
 from vpp_deploy.video.frames_jsonl import (
+    Extent,
     FramesJsonl,
     Line,
     read_frames,
@@ -84,7 +85,7 @@ class RunFiles(Closing):
         classes: Sequence[str],
         fps: float,
         pictures: Sequence[str] = (),
-        kept_bytes: int = 0,
+        kept: Extent | None = None,
     ) -> None:
         """Opens the files.
 
@@ -93,10 +94,10 @@ class RunFiles(Closing):
             classes: class names by label.
             fps: of the videos.
             pictures: which of them to write, of `ANNOTATED` and `TOKENS`.
-            kept_bytes: of an earlier run's frames.jsonl, to be gone on with.
+            kept: of an earlier run's frames.jsonl, to be gone on with.
         """
         self._folder = folder
-        self._lines = FramesJsonl(folder / FRAMES, classes, kept_bytes)
+        self._lines = FramesJsonl(folder / FRAMES, classes, kept)
         try:
             remove([folder / RESULTS, folder / SUMMARY, *written_by(folder, pictures)])
         except VideoError:
@@ -106,9 +107,9 @@ class RunFiles(Closing):
         self._redraws = bool(pictures)
 
     @property
-    def frames_bytes(self) -> int:
-        """Of the lines of frames.jsonl."""
-        return self._lines.size
+    def extent(self) -> Extent:
+        """Of frames.jsonl, once it has a line."""
+        return self._lines.extent
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Writes a frame. Its line comes last: once it is there, the frame is done."""
@@ -127,12 +128,13 @@ class RunFiles(Closing):
             ResumeError: the frames are not those of frames.jsonl.
         """
         line: Line | None = None
-        for line in read_frames(self._folder / FRAMES):
+        for line in read_frames(self._folder / FRAMES):  # all, before drawing can be interrupted
             count(line)
-            if self._redraws:
+        if self._redraws:
+            for line in read_frames(self._folder / FRAMES):
                 frame = _same(next(frames, None), line)
                 self._pictures.write(frame.rgb, tracks_of(line), tokens_of(line))
-        if line is not None and not self._redraws:
+        elif line is not None:
             _same(next(frames, None), line)
 
     def write_results(self) -> None:

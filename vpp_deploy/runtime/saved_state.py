@@ -8,20 +8,24 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from vpp_deploy.errors import ResumeError, VideoError
-from vpp_deploy.runtime.stream import Snapshot
+from vpp_deploy.files import written_aside
+from vpp_deploy.runtime.snapshots import Snapshot
+from vpp_deploy.video.frames_jsonl import Extent
 from vpp_deploy.video.image_folder import image_files
 
 STATE_NAME = "state.npz"
 
-_SCHEMA = 1
 _RUN = "run"
 _SAMPLE_BYTES = 1 << 16
+_IMAGE_SAMPLE_BYTES = 1 << 12
 _SAVING_SHARE = 0.02
 
 
@@ -55,13 +59,13 @@ class SavedRun:
     Attributes:
         identity: of the run.
         index: of the last frame that was done, in its source.
-        frames_bytes: of frames.jsonl, when that frame's line was written.
+        lines: of frames.jsonl, that frame's being the last.
         stream: what the session's stream carries.
     """
 
     identity: RunIdentity
     index: int
-    frames_bytes: int
+    lines: Extent
     stream: Snapshot
 
     def write(self, folder: Path) -> None:
@@ -71,20 +75,14 @@ class SavedRun:
             OSError: it cannot be written; what was there before is still there.
         """
         about = {
-            "schema": _SCHEMA,
+            "schema": 2,
             "identity": asdict(self.identity),
             "index": self.index,
-            "frames_bytes": self.frames_bytes,
+            "lines": asdict(self.lines),
         }
-        aside = folder / f"{STATE_NAME}.part"
-        try:
-            with aside.open("wb") as file:
-                # The stubs take every array for the flag `allow_pickle`.
-                np.savez(file, **{_RUN: np.array(json.dumps(about)), **self.stream})  # type: ignore[arg-type]
-            aside.replace(folder / STATE_NAME)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+        with written_aside(folder / STATE_NAME) as aside, aside.open("wb") as file:
+            # The stubs take every array for the flag `allow_pickle`.
+            np.savez(file, **{_RUN: np.array(json.dumps(about)), **self.stream})  # type: ignore[arg-type]
 
     def check(self, identity: RunIdentity) -> None:
         """Compares with what the run would be now.
@@ -111,13 +109,18 @@ def read_saved(folder: Path) -> SavedRun:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file.items())
-        about: dict[str, Any] = json.loads(str(arrays.pop(_RUN)))
-        if about["schema"] != _SCHEMA:
-            raise ValueError(f"schema {about['schema']}, this version reads {_SCHEMA}")
-        identity = RunIdentity(**about["identity"])
-        index, size = int(about["index"]), int(about["frames_bytes"])
+        about = _ABOUT.validate_json(str(arrays.pop(_RUN)), strict=True)
     except FileNotFoundError as error:
-        raise ResumeError(f"{folder} holds no {STATE_NAME}") from error
+        raise ResumeError(
+            f"{folder} holds results of an earlier run, but no {STATE_NAME} to go on from; keep "
+            "them elsewhere if they are needed"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "its description"
+        raise ResumeError(
+            f"{path} is damaged, or of another version ({where}: {first['msg']})"
+        ) from error
     except (
         OSError,
         ValueError,
@@ -125,13 +128,23 @@ def read_saved(folder: Path) -> SavedRun:
         TypeError,
         EOFError,
         MemoryError,
-        RecursionError,
-        NotImplementedError,
+        OverflowError,
+        RuntimeError,  # encrypted, or nested without end
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
         raise ResumeError(f"{path} is damaged ({error})") from error
-    return SavedRun(identity, index, size, arrays)
+    return SavedRun(about["identity"], about["index"], about["lines"], arrays)
+
+
+class _About(TypedDict):
+    schema: Literal[2]
+    identity: RunIdentity
+    index: Annotated[int, Field(ge=0)]
+    lines: Extent
+
+
+_ABOUT = TypeAdapter(_About)
 
 
 class StateKeeper:
@@ -149,15 +162,15 @@ class StateKeeper:
         self._identity = identity
         self._take = take
         self._due_s = 0.0
-        self._unsaved: tuple[int, int] | None = None
+        self._unsaved: tuple[int, Extent] | None = None
 
-    def frame_done(self, index: int, frames_bytes: int) -> None:
-        """A frame is done, and its line in frames.jsonl written.
+    def frame_done(self, index: int, lines: Extent) -> None:
+        """A frame is done, and its line is the last of these in frames.jsonl.
 
         Raises:
             VideoError: the state cannot be written.
         """
-        self._unsaved = (index, frames_bytes)
+        self._unsaved = (index, lines)
         if time.perf_counter() >= self._due_s:
             self.save()
 
@@ -187,8 +200,8 @@ def fingerprint(video: Path) -> str:
     """Tells videos apart without reading all of them, wherever they lie.
 
     Args:
-        video: a file, of which size, beginning and end count, or a folder, of whose images names
-            and sizes count.
+        video: a file, of which size, beginning, middle and end count, or a folder, of whose images
+            names and, less of each, the same count.
 
     Raises:
         OSError: it cannot be read.
@@ -196,13 +209,22 @@ def fingerprint(video: Path) -> str:
     digest = hashlib.sha256()
     if video.is_dir():
         for image in image_files(video):
-            size = image.stat().st_size if image.exists() else None
-            digest.update(f"{image.name}/{size}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
-    size = video.stat().st_size
-    with video.open("rb") as opened:
-        digest.update(str(size).encode())
-        digest.update(opened.read(_SAMPLE_BYTES))
-        opened.seek(max(0, size - _SAMPLE_BYTES))
-        digest.update(opened.read())
+            try:
+                sample = _sample(image, _IMAGE_SAMPLE_BYTES) if image.is_file() else b""
+            except OSError:  # then it is skipped, too
+                sample = b""
+            digest.update(f"{image.name}/{len(sample)}/".encode(errors="surrogateescape") + sample)
+    else:
+        digest.update(_sample(video, _SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def _sample(path: Path, count: int) -> bytes:
+    """The size of a file, and so many bytes of its beginning, its middle and its end."""
+    size = path.stat().st_size
+    sample = f"{size}/".encode()
+    with path.open("rb") as opened:
+        for start in (0, (size - count) // 2, size - count):
+            opened.seek(max(0, start))
+            sample += opened.read(count)
+    return sample

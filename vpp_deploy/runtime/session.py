@@ -23,9 +23,9 @@ from vpp_deploy.runtime.exploration import NONE, Exploration, parse_exploration
 from vpp_deploy.runtime.made_masks import STAGE, makes_masks
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.runtime.snapshots import TENSOR, Snapshot, checked_tensors
 from vpp_deploy.runtime.stages import run_stages
-from vpp_deploy.runtime.stream import ResetPolicy, Snapshot, Stream, checked
-from vpp_deploy.runtime.tensors import host_dtype
+from vpp_deploy.runtime.stream import ResetPolicy, Stream
 from vpp_deploy.runtime.token_maps import TokenMaps
 from vpp_deploy.runtime.tracker import Tracker
 from vpp_deploy.video.resize import ResizePlan, plan_for_input, resize_frame
@@ -135,7 +135,12 @@ class VideoSession:
         }
 
     def reset(self, stream: int | None = None) -> None:
-        """Begins a new video in one stream, or in all: no temporal state, no tracks, ids from 0."""
+        """Begins a new video in one stream, or in all: no temporal state, no tracks, ids from 0.
+
+        Raises:
+            ValueError: no such stream, or another session on this runner.
+        """
+        self._check_own(0 if stream is None else stream)
         for s in range(len(self._streams)) if stream is None else (stream,):
             self._streams[s] = self._new_stream()
             self._broken.discard(s)
@@ -148,8 +153,10 @@ class VideoSession:
         """The next frame of a single stream.
 
         Raises:
-            ValueError: the pipeline steps several streams; use `step_batch`.
+            ValueError: the pipeline steps several streams (use `step_batch`), or there is no frame.
         """
+        if frame is None:
+            raise ValueError("got no frame; where a new video begins, use reset()")
         if len(self._streams) != 1:
             raise ValueError(f"this pipeline steps {len(self._streams)} streams: use step_batch")
         (result,) = self.step_batch([frame])
@@ -166,8 +173,7 @@ class VideoSession:
             BackendError: the head's output is not finite.
             ValueError: another number of frames than streams, or another session on this runner.
         """
-        if self._runner.owner is not self:
-            raise ValueError("another session has taken over this runner, and its temporal state")
+        self._check_own()
         if len(frames) != len(self._streams):
             raise ValueError(f"got {len(frames)} frames for {len(self._streams)} streams")
         active = [s for s, frame in enumerate(frames) if frame is not None]
@@ -210,14 +216,16 @@ class VideoSession:
         Raises:
             BackendError: the device fails, or the last step did.
             ResumeError: it has had no frame yet.
+            ValueError: no such stream, or another session on this runner.
         """
+        self._check_own(stream)
         if stream in self._broken:
             raise BackendError("the last step failed: its state is that of no frame")
         if self._streams[stream].reset is not None:
             raise ResumeError("there is nothing to save before the first frame")
         saved = self._streams[stream].save()
-        for name in self._state_inputs:
-            saved[f"tensor.{name}"] = self._runner.download(name)[stream].copy()
+        for edge in self._runner.spec.state:
+            saved[TENSOR + edge.input] = self._runner.download(edge.input)[stream].copy()
         return saved
 
     def restore(self, saved: Snapshot, stream: int = 0) -> None:
@@ -226,14 +234,12 @@ class VideoSession:
         Raises:
             ResumeError: it is of another pipeline, or damaged.
             BackendError: the device fails.
+            ValueError: no such stream, or another session on this runner.
         """
+        self._check_own(stream)
         restored = self._new_stream()
         frame_size = restored.restore(saved)
-        tensors = {}
-        for name in self._state_inputs:
-            spec = self._runner.spec.tensor(name)
-            tensors[name] = checked(saved, f"tensor.{name}", host_dtype(spec.dtype), spec.shape[1:])
-        for name, row in tensors.items():  # all of them are sound
+        for name, row in checked_tensors(saved, self._runner.spec).items():
             rows = row[None]
             if len(self._streams) > 1:
                 rows = self._runner.download(name).copy()
@@ -247,9 +253,11 @@ class VideoSession:
     def _plans(self) -> list[ResizePlan | None]:
         return [stream.plan for stream in self._streams]
 
-    @property
-    def _state_inputs(self) -> list[str]:
-        return [edge.input for edge in self._runner.spec.state]
+    def _check_own(self, stream: int = 0) -> None:
+        if self._runner.owner is not self:
+            raise ValueError("another session has taken over this runner, and its temporal state")
+        if not 0 <= stream < len(self._streams):
+            raise ValueError(f"stream {stream} of {len(self._streams)}, counted from 0")
 
     def _new_stream(self) -> Stream:
         return Stream(Tracker(self._slots, self._query_width), self._resets)

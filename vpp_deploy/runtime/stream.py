@@ -1,6 +1,5 @@
 """One stream of a session: its tracks, its place in its video, and when it starts anew."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +8,17 @@ from numpy.typing import NDArray
 
 from vpp_deploy.errors import ResumeError
 from vpp_deploy.results import Reset
+from vpp_deploy.runtime.snapshots import Snapshot, check_within, checked
 from vpp_deploy.runtime.tracker import Tracker, TrackMemory
 from vpp_deploy.video.resize import ResizePlan
-from vpp_deploy.video.scene_cuts import SceneCuts
+from vpp_deploy.video.scene_cuts import THUMBNAIL_SHAPE, SceneCuts
 from vpp_deploy.video.source import Frame
 
-Snapshot = Mapping[str, NDArray[Any]]
-"""What a stream carries between two frames, as arrays by name."""
+_MAX_COUNT = 2**53
+"""Frames or tracks: more than any video has."""
+
+_MAX_SIDE = 2**16
+"""Pixels: more than any decoder gives."""
 
 
 @dataclass(frozen=True)
@@ -113,43 +116,38 @@ class Stream:
             ResumeError: it is not what `save` gives, or another kind of stream's.
         """
         memory = self.tracker.memory
-        num_tracks = len(checked(saved, "track_ids", np.int64, (-1,)))
+        counts = checked(saved, "counts", np.int64, (3,))
+        next_id, frames_seen, since_reset = counts.tolist()
+        check_within("counts", counts, 0, _MAX_COUNT)
+        if not 1 <= since_reset <= frames_seen:
+            raise ResumeError(
+                f"the saved state is {since_reset} frames after a reset, expected 1 to the "
+                f"{frames_seen} that it has seen"
+            )
+        ids = checked(saved, "track_ids", np.int64, (-1,))
+        num_tracks = len(ids)
+        check_within("track_ids", ids, 0, next_id)
+        if len(np.unique(ids)) != num_tracks:
+            raise ResumeError("the saved track_ids has an id twice")
         slots = self.tracker.slots
         if slots is not None and num_tracks > slots:
             raise ResumeError(f"{num_tracks} tracks were saved, expected {slots} at most")
+        last_frames = checked(saved, "track_last_frames", np.int64, (num_tracks,))
+        check_within("track_last_frames", last_frames, 0, frames_seen)
         self.tracker.memory = TrackMemory(
-            saved["track_ids"],
+            ids,
             checked(saved, "track_queries", np.float32, (num_tracks, memory.queries.shape[1])),
-            checked(saved, "track_last_frames", np.int64, (num_tracks,)),
+            last_frames,
             checked(saved, "track_scores", np.float32, (num_tracks,)),
         )
-        counts = checked(saved, "counts", np.int64, (3,)).tolist()
-        self.tracker.next_id, self.frames_seen, self._since_reset = counts
+        self.tracker.next_id = next_id
+        self.frames_seen, self._since_reset = frames_seen, since_reset
         thumbnail = checked(saved, "thumbnail", np.uint8, (-1, -1, 3))
+        if thumbnail.shape not in (THUMBNAIL_SHAPE, (0, 0, 3)):
+            raise ResumeError(f"the saved thumbnail is {thumbnail.shape}, not {THUMBNAIL_SHAPE}")
         self._cuts.thumbnail = thumbnail if thumbnail.size else None
         self.reset = None
-        height, width = checked(saved, "frame_size", np.int64, (2,)).tolist()
-        if min(height, width) < 1:
-            raise ResumeError(f"the saved frame size is {width}x{height}, expected that of a frame")
+        frame_size = checked(saved, "frame_size", np.int64, (2,))
+        check_within("frame_size", frame_size, 1, _MAX_SIDE)
+        height, width = frame_size.tolist()
         return height, width
-
-
-def checked(
-    saved: Snapshot, name: str, dtype: type[np.generic] | np.dtype[Any], shape: tuple[int, ...]
-) -> NDArray[Any]:
-    """An array of a snapshot; a size of -1 is any.
-
-    Raises:
-        ResumeError: it is missing, or of another type or shape.
-    """
-    array = saved.get(name)
-    if array is None:
-        raise ResumeError(f"the saved state has no {name}")
-    fitting = len(array.shape) == len(shape) and all(
-        want in (-1, got) for got, want in zip(array.shape, shape, strict=True)
-    )
-    if array.dtype != dtype or not fitting:
-        raise ResumeError(
-            f"the saved {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
-        )
-    return array

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from vpp_deploy.results import FrameResult
-from vpp_deploy.runtime.job import VideoJob, prepare_folders
+from vpp_deploy.runtime.job import VideoJob, check_folders, prepare_folders
 from vpp_deploy.runtime.opening import OpenedModel
 from vpp_deploy.runtime.run_files import locked
 from vpp_deploy.runtime.session import VideoSession
@@ -45,11 +45,12 @@ def run_videos(
 
     Raises:
         BackendError: the model fails.
-        VideoError: an output folder cannot be written, or another process does, before the first
-            frame.
+        VideoError: an output folder cannot be written, is a model's, or another process writes
+            into it, before the first frame.
     """
     if len({job.out for job in jobs}) != len(jobs):
         raise ValueError("two videos have the same output folder")
+    check_folders(jobs)
     with locked([job.out for job in jobs]):
         prepare_folders(jobs)
         streams = _Streams(model, session, jobs, on_resume, whole)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import VideoError
+from vpp_deploy.files import written_aside
 from vpp_deploy.results import FrameResult, majority
 from vpp_deploy.video.frames_jsonl import Line
 
@@ -67,12 +68,10 @@ class RunSummary:
         Raises:
             VideoError: the file cannot be written.
         """
-        aside = path.with_name(f"{path.name}.part")
         try:
-            aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
-            aside.replace(path)
+            with written_aside(path) as aside:
+                aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise VideoError(
                 f"cannot write {path}: {error.strerror}; choose another --out"
             ) from error

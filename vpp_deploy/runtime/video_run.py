@@ -19,10 +19,11 @@ from vpp_deploy.runtime.saved_state import (
 )
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.summary import RunSummary, RunTally
+from vpp_deploy.video.pictures import written_by
 from vpp_deploy.video.source import Frame, VideoSource
 
 _FOLDER_FPS = 25.0  # of videos made from images, which have no rate of their own
-_NAMED = 10  # of the dropped tracks, in the note
+_NAMED = 10  # of the dropped tracks, in the note, and of the frame sizes of live input
 
 
 class VideoRun:
@@ -53,6 +54,9 @@ class VideoRun:
         self._frames: Iterator[Frame] = iter(())
         self._files: RunFiles | None = None
         self._keeper: StateKeeper | None = None
+        self._session: VideoSession | None = None
+        self._sizes: set[tuple[int, int]] = set()
+        self._skipped_before = 0
         self._in_step = False
         self._decode_ms = 0.0
 
@@ -80,20 +84,19 @@ class VideoRun:
                 )
             self._source = source = self._opened.enter_context(job.open_video(first))
             self._frames = iter(source)
-            if not session.plan(source.frame_size).published:
-                (height, width), (input_h, input_w) = source.frame_size, session.input_size
-                self._notes.append(
-                    f"frames of {width}x{height} are letterboxed into {input_w}x{input_h}, which "
-                    "is not the published preprocessing; export with --like VIDEO for this video"
-                )
+            self._session = session
+            self._note_size(source.frame_size)
             if saved is not None:
                 session.restore(saved.stream, stream)
             fps = (source.fps or _FOLDER_FPS) / source.stride
-            kept_bytes = 0 if saved is None else saved.frames_bytes
-            files = RunFiles(job.out, self._model.classes, fps, job.pictures, kept_bytes)
+            kept = None if saved is None else saved.lines
+            files = RunFiles(job.out, self._model.classes, fps, job.pictures, kept)
             self._files = self._opened.enter_context(files)
             if saved is not None:
                 files.go_on(self._frames, self._tally.recount)
+                if not redraws:
+                    passed = len(range(job.start, saved.index + 1, job.stride))
+                    self._skipped_before = passed - self._tally.frames
             if identity is not None:
                 self._keeper = StateKeeper(job.out, identity, lambda: session.save(stream))
 
@@ -129,8 +132,9 @@ class VideoRun:
             start = time.perf_counter()
             self._files.write(frame, result)
             self._in_step = False
+            self._note_size((frame.rgb.shape[0], frame.rgb.shape[1]))
             if self._keeper is not None:
-                self._keeper.frame_done(frame.index, self._files.frames_bytes)
+                self._keeper.frame_done(frame.index, self._files.extent)
             output_ms = (time.perf_counter() - start) * 1e3
             self._tally.add(result, self._decode_ms, step_ms, output_ms)
         return self._summary is None
@@ -150,6 +154,19 @@ class VideoRun:
                 raise
         finally:
             self._summarise(error)
+
+    def _note_size(self, frame_size: tuple[int, int]) -> None:
+        """Notes once of each size that live input comes in whether it is letterboxed."""
+        session = self._session
+        if session is None or frame_size in self._sizes or len(self._sizes) == _NAMED:
+            return
+        self._sizes.add(frame_size)
+        if not session.plan(frame_size).published:
+            (height, width), (input_h, input_w) = frame_size, session.input_size
+            self._notes.append(
+                f"frames of {width}x{height} are letterboxed into {input_w}x{input_h}, which is "
+                "not the published preprocessing; export with --like VIDEO for this video"
+            )
 
     def _identity(self, session: VideoSession) -> RunIdentity | None:
         """None for what cannot be read again from its beginning, and so not be gone on with."""
@@ -178,6 +195,12 @@ class VideoRun:
             raise ResumeError(f"{self.job.name} is no file and no folder: it cannot be resumed")
         saved = read_saved(self.job.out)
         saved.check(identity)
+        others = set(written_by(self.job.out)) - set(written_by(self.job.out, self.job.pictures))
+        short = sorted(str(path) for path in others if path.exists())
+        if short:
+            raise ResumeError(
+                f"{short[0]} would end where the earlier run did; ask for it again, or remove it"
+            )
         return saved
 
     def _write_results(self) -> None:
@@ -211,7 +234,7 @@ class VideoRun:
             tracks_dropped=tally.tracks_dropped,
             tracks_dropped_ids=tally.tracks_dropped_ids,
             latency_ms=tally.latency(),
-            notes=self._notes + _notes(source, tally),
+            notes=self._notes + _notes(source, tally, self._skipped_before),
         )
         if self.job.goes_on and self._files is None:
             return  # what could not be resumed stays as it was
@@ -232,10 +255,11 @@ class VideoRun:
             self.end(ResumeError(f"{error}{advice}"))
 
 
-def _notes(source: VideoSource | None, tally: RunTally) -> list[str]:
+def _notes(source: VideoSource | None, tally: RunTally, skipped_before: int) -> list[str]:
     notes = []
-    if source is not None and source.frames_skipped_corrupt:
-        notes.append(f"{source.frames_skipped_corrupt} corrupt packets or images were skipped")
+    skipped = skipped_before + (0 if source is None else source.frames_skipped_corrupt)
+    if skipped:
+        notes.append(f"{skipped} corrupt packets or images were skipped")
     if source is not None and source.frames_damaged:
         notes.append(f"{source.frames_damaged} frames were decoded with visible damage")
     if source is not None and source.frames_dropped:

@@ -4,18 +4,20 @@ A line is written when its frame is done, so a run can be followed, and what a k
 whole but for its last line.
 """
 
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from vpp_deploy.errors import ResumeError, VideoError
@@ -63,6 +65,7 @@ class Line(TypedDict):
 
 
 _LINE = TypeAdapter(Line)
+_BLOCK_BYTES = 1 << 20
 
 
 def encode_masks(masks: NDArray[np.bool_]) -> list[Rle]:
@@ -78,6 +81,19 @@ def encode_masks(masks: NDArray[np.bool_]) -> list[Rle]:
     return rles
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How far a file has lines that are done.
+
+    Attributes:
+        size: bytes.
+        sha256: of these bytes.
+    """
+
+    size: Annotated[int, Field(gt=0)]
+    sha256: str
+
+
 class FramesJsonl(Closing):
     """Writes the lines.
 
@@ -89,25 +105,26 @@ class FramesJsonl(Closing):
 
     Attributes:
         path: the file.
-        size: bytes of the lines that are written.
 
     Raises:
         VideoError: the file cannot be written.
-        ResumeError: it does not hold the `size` bytes of whole lines that are to be gone on from.
+        ResumeError: it does not begin with the lines that are to be gone on from.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str], size: int = 0) -> None:
-        """Keeps the first `size` bytes of the file, and goes on from there."""
+    def __init__(self, path: Path, classes: Sequence[str], kept: Extent | None = None) -> None:
+        """Keeps these lines of the file, and goes on from there; None: begins it anew."""
         self.path = path
-        self.size = size
+        self._size = 0
+        self._sha256 = hashlib.sha256()
         self._classes = classes
         try:
             # Unbuffered: what is refused must not be tried again when the file is closed.
-            self._file = path.open("r+b" if size else "wb", buffering=0)
+            self._file = path.open("r+b" if kept else "wb", buffering=0)
         except OSError as error:
             raise _write_error(path, error) from error
         try:
-            self._keep(size)
+            if kept is not None:
+                self._keep(kept)
         except OSError as error:
             self._file.close()
             raise _write_error(path, error) from error
@@ -115,13 +132,21 @@ class FramesJsonl(Closing):
             self._file.close()
             raise
 
-    def _keep(self, size: int) -> None:
-        if size:
-            self._file.seek(size - 1)
-            if self._file.read(1) != b"\n":
-                raise ResumeError(f"{self.path} is not as the run left it")
-        self._file.truncate(size)
-        self._file.seek(size)
+    @property
+    def extent(self) -> Extent:
+        """The lines that are written; there is one at least."""
+        return Extent(self._size, self._sha256.hexdigest())
+
+    def _keep(self, kept: Extent) -> None:
+        while self._size < kept.size:
+            block = self._file.read(min(_BLOCK_BYTES, kept.size - self._size))
+            if not block:
+                break
+            self._size += len(block)
+            self._sha256.update(block)
+        if self.extent != kept:
+            raise ResumeError(f"{self.path} is not as the run left it")
+        self._file.truncate()
 
     def write(self, result: FrameResult) -> None:
         """Append one frame; what cannot be written whole is taken back."""
@@ -132,10 +157,11 @@ class FramesJsonl(Closing):
                 left = left[self._file.write(left) :]
         except OSError as error:
             with suppress(OSError):  # then its reader leaves the rest of a line out
-                self._file.truncate(self.size)
-                self._file.seek(self.size)
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
             raise _write_error(self.path, error) from error
-        self.size += len(line)
+        self._size += len(line)
+        self._sha256.update(line)
 
     def close(self) -> None:
         """Close the file; every frame written is in it already."""

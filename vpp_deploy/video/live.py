@@ -8,10 +8,11 @@ from av.container import InputContainer
 from vpp_deploy.errors import VideoError
 from vpp_deploy.video.decoder import ToRgb
 from vpp_deploy.video.frames import Frame, VideoSource
-from vpp_deploy.video.live_address import ConnectionLostError, LiveAddress, interruptible
+from vpp_deploy.video.live_address import ConnectionLostError, LiveAddress
 from vpp_deploy.video.live_buffer import LiveBuffer
 from vpp_deploy.video.live_reader import LiveOptions, LiveReader
 from vpp_deploy.video.video_file import VideoFile
+from vpp_deploy.video.waiting import interruptible
 
 __all__ = ["LiveOptions", "LiveSource", "open_address"]
 
@@ -29,7 +30,7 @@ def open_address(address: LiveAddress, selected: range, options: LiveOptions) ->
             f"{address.shown} cannot be opened ({error}); check the address, and that it is sending"
         ) from error
     if container.duration:
-        return VideoFile(container, address.shown, selected)
+        return VideoFile(container, address.shown, selected, waits=True)
     return LiveSource(container, address, selected, options)
 
 

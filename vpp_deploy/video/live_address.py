@@ -2,11 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import av
@@ -15,8 +11,6 @@ from av.container import InputContainer
 from vpp_deploy.errors import VideoError, printable
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp", "http", "https")
-
-_T = TypeVar("_T")
 
 
 class ConnectionLostError(Exception):
@@ -105,21 +99,3 @@ def reason(error: OSError | av.FFmpegError, timeout_s: float) -> str:
     if isinstance(error, av.error.ExitError):  # what it is told to do when time is out
         return f"no data for {timeout_s:g} s"
     return error.strerror or type(error).__name__
-
-
-def interruptible(call: Callable[[], _T]) -> _T:
-    """Make a call in a thread, and wait for it.
-
-    FFmpeg waits for the network without looking for Ctrl-C. The thread of a call that was
-    interrupted ends by itself, at the call's own time-out; what it returns is dropped.
-    """
-    future: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, name="vpp-deploy connecting", daemon=True).start()
-    return future.result()

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from vpp_deploy.errors import VideoError
+from vpp_deploy.files import written_aside
 from vpp_deploy.video.frames_jsonl import read_frames
 
 VIDEO_ID = 1
@@ -38,16 +39,13 @@ def write_results(frames: Path, results: Path) -> None:
         VideoError: there is no space, here or where the system keeps temporary files.
         ResumeError: frames.jsonl is gone or damaged.
     """
-    aside = results.with_name(f"{results.name}.part")
     try:
         # A database without a name lives in memory as far as that is small, and then in a file
         # that vanishes with it.
-        with closing(sqlite3.connect("")) as seen:
+        with written_aside(results) as aside, closing(sqlite3.connect("")) as seen:
             num_frames = _load(seen, frames)
             _write(seen, num_frames, aside)
-        aside.replace(results)
     except (OSError, sqlite3.Error) as error:
-        aside.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else error
         raise VideoError(
             f"{results} cannot be written ({reason}); check that its folder exists, is writable "

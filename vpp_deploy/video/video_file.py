@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from vpp_deploy.errors import VideoError
 from vpp_deploy.video.decoder import ToRgb, video_stream
 from vpp_deploy.video.frames import Frame, VideoSource
+from vpp_deploy.video.waiting import interruptible
 
 # Headers state frame counts and durations loosely: a few frames less is no sign of damage.
 _HEADER_TOLERANCE = 0.95
@@ -27,10 +28,15 @@ def open_file(path: Path, selected: range) -> "VideoFile":
         VideoError: it cannot, or as `VideoFile`.
     """
     complaints = _complaints()
-    try:
+    waits = not path.is_file()  # for who writes into a pipe
+
+    def connect() -> InputContainer:
         # An absolute path, lest "a:b.mp4" is taken for protocol "a". Tags in another encoding than
         # UTF-8 must not keep a video from being opened.
-        container = av.open(str(path.absolute()), metadata_errors="replace")
+        return av.open(str(path.absolute()), metadata_errors="replace")
+
+    try:
+        container = interruptible(connect) if waits else connect()
     except (av.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path} cannot be read as a video ({error.strerror}): it is no video or is cut off "
@@ -38,7 +44,7 @@ def open_file(path: Path, selected: range) -> "VideoFile":
         ) from error
     # What the first look complains of, no second look may.
     complained = _complaints() > complaints
-    source = VideoFile(container, path, selected)
+    source = VideoFile(container, path, selected, waits=waits)
     source.frames_damaged += complained and not source.frames_damaged
     return source
 
@@ -53,22 +59,27 @@ class VideoFile(VideoSource):
         VideoError: it has no video stream, or none of it decodes.
     """
 
-    def __init__(self, container: InputContainer, place: Path | str, selected: range) -> None:
+    def __init__(
+        self, container: InputContainer, place: Path | str, selected: range, *, waits: bool = False
+    ) -> None:
         """Takes over the opened container, and closes it if anything is raised.
 
         Args:
             container: as opened.
             place: as for every source.
             selected: frames to give.
+            waits: reading may wait for long, and is to be interrupted by Ctrl-C then.
         """
         super().__init__(place, selected)
         self._container = container
+        self._waits = waits
+        self._is_reading = False
         self._last_error = "the stream is empty"
         try:
             self._stream = video_stream(container, str(place))
             self._decoded: Iterator[VideoFrame] = self._decode()
             # Sizes and rotation in headers are as unreliable as lengths; the first frame is not.
-            first = next(self._decoded, None)
+            first = self._next()
             if first is None:
                 raise VideoError(
                     f"{place}: none of its video could be decoded ({self._last_error}); check that "
@@ -91,7 +102,10 @@ class VideoFile(VideoSource):
     def _release(self) -> None:
         # The generator refers to self: the decoder's 50 MB would wait for the garbage collector.
         self._decoded = iter(())
-        self._container.close()  # PyAV leaks it otherwise (PyAV#1117)
+        # PyAV leaks it otherwise (PyAV#1117). Where an interrupted call still reads, closing would
+        # crash the process.
+        if not self._is_reading:
+            self._container.close()
 
     def _stated_s(self) -> float | None:
         """How many seconds of video the header promises, if it says anything."""
@@ -139,9 +153,22 @@ class VideoFile(VideoSource):
             yield from frames
             complaints = _complaints()
 
+    def _next(self) -> VideoFrame | None:
+        """The next frame; None at the end."""
+        decoded = self._decoded
+
+        def read() -> VideoFrame | None:
+            try:
+                return next(decoded, None)
+            finally:
+                self._is_reading = False
+
+        self._is_reading = True
+        return interruptible(read) if self._waits else read()
+
     def _read(self) -> Iterator[Frame]:
         last_s = 0.0
-        for index, frame in enumerate(self._decoded):
+        for index, frame in enumerate(iter(self._next, None)):
             self._num_seen += 1
             self.frames_damaged += frame.is_corrupt
             time_s = self._time_s(frame)

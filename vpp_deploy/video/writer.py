@@ -68,6 +68,7 @@ class VideoWriter(Closing):
             )
             try:
                 self._stream = self._add_stream(rate)
+                self._open_encoder()
                 self._container.start_encoding()  # now, not at the first frame: fail early
             except BaseException:
                 self._container.close()
@@ -119,6 +120,21 @@ class VideoWriter(Closing):
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED
         return stream
+
+    def _open_encoder(self) -> None:
+        """Apart from the file, of which FFmpeg's words would not tell it.
+
+        Raises:
+            VideoError: it takes no frames of this size.
+        """
+        try:
+            self._stream.codec_context.open()
+        except (av.FFmpegError, OSError) as error:
+            height, width = self._frame_size
+            raise VideoError(
+                f"{self.path}: {self.codec} cannot encode frames of {width}x{height} "
+                f"({error.strerror}); scale the video down, or write no video of it"
+            ) from error
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:

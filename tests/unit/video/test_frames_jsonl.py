@@ -1,5 +1,7 @@
+import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tests.unit.video.made_results import CLASSES, HEIGHT, WIDTH, blob, make_res
 from vpp_deploy.errors import ResumeError, VideoError
 from vpp_deploy.results import TokenMap
 from vpp_deploy.video.frames_jsonl import (
+    Extent,
     FramesJsonl,
     encode_masks,
     read_frames,
@@ -26,6 +29,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def decode(rle: Any) -> NDArray[np.bool_]:
     decoded: NDArray[np.bool_] = coco_mask.decode(rle).astype(bool)
     return decoded
+
+
+def extent_of(text: bytes) -> Extent:
+    return Extent(len(text), hashlib.sha256(text).hexdigest())
 
 
 def test_encoded_masks_decode_to_themselves() -> None:
@@ -55,7 +62,7 @@ def test_a_line_is_there_as_soon_as_its_frame_is_written(tmp_path: Path) -> None
     with FramesJsonl(path, CLASSES) as lines:
         lines.write(make_result(0, (3, 2, 0.87654321, mask), dropped=(1,), alive=(3, 0)))
         (line,) = path.read_text().splitlines()
-        assert lines.size == path.stat().st_size
+        assert lines.extent == extent_of(path.read_bytes())
         lines.write(make_result(7))
         assert len(path.read_text().splitlines()) == 2
     first = json.loads(line)
@@ -113,7 +120,7 @@ def test_a_line_that_was_not_finished_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "f"
     with FramesJsonl(path, CLASSES) as lines:
         lines.write(make_result(0, (0, 1, 0.5, blob(9, 9))))
-        kept = lines.size
+        kept = lines.extent
         lines.write(make_result(1))
     path.write_bytes(path.read_bytes()[:-1])
     assert [line["index"] for line in read_frames(path)] == [0]
@@ -123,15 +130,30 @@ def test_a_line_that_was_not_finished_is_left_out(tmp_path: Path) -> None:
     assert [line["index"] for line in read_frames(path)] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("size", [-1, 1, 1000])
-def test_going_on_from_where_no_line_ends(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("change", [lambda text: text[:-2], lambda text: b" " + text[1:]])
+def test_going_on_from_other_lines(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Edited, or cut off before where the run was."""
     path = tmp_path / "f"
     with FramesJsonl(path, CLASSES) as lines:
         lines.write(make_result(0))
-    before = path.read_bytes()
+        kept = lines.extent
+    changed = change(path.read_bytes())
+    path.write_bytes(changed)
     with pytest.raises(ResumeError, match="not as the run left it"):
-        FramesJsonl(path, CLASSES, len(before) + size)
-    assert path.read_bytes() == before
+        FramesJsonl(path, CLASSES, kept)
+    assert path.read_bytes() == changed
+
+
+def test_going_on_hashes_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with FramesJsonl(path, CLASSES) as lines:
+        lines.write(make_result(0))
+        kept = lines.extent
+        lines.write(make_result(1))
+    with FramesJsonl(path, CLASSES, kept) as lines:
+        assert extent_of(path.read_bytes()) == kept
+        lines.write(make_result(1))
+        assert lines.extent == extent_of(path.read_bytes())
 
 
 @pytest.mark.parametrize("text", ["nonsense", "[]", "{}", '{"tracks": 3}', "\x00"])
@@ -165,7 +187,7 @@ def test_a_line_without_space_is_taken_back(tmp_path: Path) -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             with FramesJsonl(path, CLASSES) as lines:
                 lines.write(make_result(0, (0, 1, 0.5, blob(9, 9))))
-                resource.setrlimit(resource.RLIMIT_FSIZE, (lines.size + 50,) * 2)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (lines.extent.size + 50,) * 2)
                 with pytest.raises(VideoError, match="File too large"):
                     lines.write(make_result(1, (0, 1, 0.5, blob(9, 9))))
             code = 0

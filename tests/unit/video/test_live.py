@@ -94,6 +94,12 @@ def test_ranges_count_what_is_decoded(small: bytes) -> None:
         assert [frame.index for frame in source] == [5, 12, 19]
 
 
+def test_a_range_without_a_practical_end(small: bytes) -> None:
+    with Sender([small]) as sender, open_source(sender.url, stop=10**30, live=PATIENT) as source:
+        assert source.num_frames is None
+        assert len(read(source, 2)) == 2
+
+
 def test_a_connection_that_comes_back_with_another_size(small: bytes, large: bytes) -> None:
     sender = Sender([small], [large])
     with sender, open_source(sender.url, stop=COUNT + 20, live=PATIENT) as source:

@@ -113,6 +113,11 @@ def test_bad_places(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "none" / "o.mp4", 25, (64, 96))
 
 
+def test_a_size_that_no_encoder_takes(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"libx264 cannot encode frames of 20000x16 \("):
+        VideoWriter(tmp_path / "wide.mp4", 25, (16, 20000))
+
+
 def test_without_x264(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
     with VideoWriter(tmp_path / "o.mp4", 30000 / 1001, (65, 96)) as writer:
