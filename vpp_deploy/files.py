@@ -10,7 +10,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which becomes `path` when the block ends without an exception.
 
     Whatever else ends it, an interruption too, what was written is removed, and `path` is as it
-    was. One process at a time may write a path.
+    was. For folders of our own, where nothing else is called `path` with `.part`, and one process
+    at a time writes.
 
     Raises:
         OSError: it cannot be renamed.

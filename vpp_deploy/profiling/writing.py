@@ -1,10 +1,9 @@
-"""The files that a user names for a report: found out early, written all at once."""
+"""Files that appear when they are complete, and not at all before."""
 
 import tempfile
 from pathlib import Path
 
 from vpp_deploy.errors import ProfileError
-from vpp_deploy.files import written_aside
 
 
 def check_writable(path: Path) -> None:
@@ -35,7 +34,9 @@ def write_aside(path: Path, text: str) -> None:
     """
     target = path.resolve()  # a link stays, what it leads to is replaced
     try:
-        with written_aside(target) as aside:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            aside = Path(folder) / target.name
             aside.write_text(text, encoding="utf-8")
+            aside.replace(target)
     except OSError as error:
         raise ProfileError(f"cannot write {path}: {error.strerror}; name another file") from error

@@ -3,7 +3,7 @@
 It puts the frame and the tracks into the table, runs the stages in order, reads the results and
 swaps the state. Which stages there are, and what travels between them, is the specification's
 business: only the names of what goes in (frames, frame_sizes, track_queries, track_valid,
-rank_noise) and what comes out (class_logits, mask_logits, queries) are known here.
+rank_noise: `StepInputs`) and what comes out (class_logits, mask_logits, queries) are known.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError, ResumeError
-from vpp_deploy.manifests import PATCH_SIZE
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.clock import DEVICE, READ, Clock
 from vpp_deploy.runtime.detections import Detections
 from vpp_deploy.runtime.detector import new_detector
 from vpp_deploy.runtime.exploration import NONE, Exploration, parse_exploration
+from vpp_deploy.runtime.inputs import StepInputs
 from vpp_deploy.runtime.made_masks import STAGE, makes_masks
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
@@ -28,7 +28,7 @@ from vpp_deploy.runtime.stages import run_stages
 from vpp_deploy.runtime.stream import ResetPolicy, Stream
 from vpp_deploy.runtime.token_maps import TokenMaps
 from vpp_deploy.runtime.tracker import Tracker
-from vpp_deploy.video.resize import ResizePlan, plan_for_input, resize_frame
+from vpp_deploy.video.resize import ResizePlan, plan_for_input
 from vpp_deploy.video.source import Frame
 
 
@@ -75,20 +75,9 @@ class VideoSession:
         self._exploration = exploration
         self._resets = resets or ResetPolicy()
         self._token_maps = TokenMaps(runner) if tokens else None
-        spec = runner.spec
-        frames = spec.tensor("frames")
-        self.input_size = (frames.shape[1], frames.shape[2])
-        slots = spec.tensor("track_queries").shape
-        self._slots = None if slots[1] == -1 else slots[1]
-        self._query_width = slots[2]
+        self._inputs = StepInputs(runner, exploration)
+        self.input_size = self._inputs.size
         self._streams = [self._new_stream() for _ in range(runner.batch)]
-        self._frames = np.zeros(frames.shape, np.uint8)
-        self._sizes = np.zeros((runner.batch, 2), np.int64)
-        if any(t.name == "rank_noise" for stage in spec.stages for t in stage.inputs):
-            self._rank_bias = np.zeros(spec.tensor("rank_noise").shape, np.float32)
-            runner.upload("rank_noise", self._rank_bias)
-        elif exploration is not None:
-            raise BackendError("this model is dense: it ranks no tokens, so nothing is explored")
 
     @classmethod
     def open(
@@ -184,7 +173,8 @@ class VideoSession:
         self._broken |= set(active)
         self._take(frames)
         clock.lap("resize")
-        valid = self._upload(active)
+        self._detector.prepare(self._plans)
+        valid = self._inputs.upload(self._streams, active)
         clock.lap("upload")
         cold = np.array([stream.reset is not None for stream in self._streams])
         run_stages(self._runner, cold, active, clock)
@@ -260,7 +250,7 @@ class VideoSession:
             raise ValueError(f"stream {stream} of {len(self._streams)}, counted from 0")
 
     def _new_stream(self) -> Stream:
-        return Stream(Tracker(self._slots, self._query_width), self._resets)
+        return Stream(Tracker(self._inputs.slots, self._inputs.query_width), self._resets)
 
     def _take(self, frames: Sequence[Frame | None]) -> None:
         """Every frame into its place."""
@@ -270,34 +260,7 @@ class VideoSession:
                 continue
             height, width = frame.rgb.shape[:2]
             plan = self.plan((height, width))
-            resize_frame(frame.rgb, plan, out=self._frames[s])
-            self._sizes[s] = plan.resized
-            resized = self._frames[s, : plan.resized[0], : plan.resized[1]]
-            self._streams[s].meet(frame, plan, resized)
-
-    def _upload(self, active: list[int]) -> NDArray[np.bool_]:
-        """Frames, tracks and noise; returns (B, T) which track slots are in use."""
-        counts = [len(stream.tracker) for stream in self._streams]
-        slots = counts[0] if self._slots is None else self._slots
-        queries = np.zeros((len(counts), slots, self._query_width), np.float32)
-        for s, stream in enumerate(self._streams):
-            queries[s, : counts[s]] = stream.tracker.track_queries()
-        valid: NDArray[np.bool_] = np.arange(slots) < np.array(counts)[:, None]
-        self._detector.prepare(self._plans)
-        self._runner.upload("frames", self._frames)
-        self._runner.upload("frame_sizes", self._sizes)
-        self._runner.upload("track_queries", queries)
-        self._runner.upload("track_valid", valid)
-        if self._exploration is not None:
-            grid = (self.input_size[0] // PATCH_SIZE, self.input_size[1] // PATCH_SIZE)
-            for s in active:
-                stream = self._streams[s]
-                assert stream.plan is not None
-                rows, columns = (-(-side // PATCH_SIZE) for side in stream.plan.resized)
-                bias = self._exploration.bias(stream.frames_seen, grid, (rows, columns))
-                self._rank_bias[s] = bias
-            self._runner.upload("rank_noise", self._rank_bias)
-        return valid
+            self._streams[s].meet(frame, plan, self._inputs.put(s, frame.rgb, plan))
 
     def _finish(
         self,
