@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-COMMAND = [sys.executable, "-c", "from vpp_deploy.cli.main import main; main()"]
+COMMAND = [sys.executable, "-c", "from vpp_deploy.cli.entry import main; main()"]
 
 # One thread: the small model needs no more, and a busy machine makes two of them very slow.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}

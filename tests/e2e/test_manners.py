@@ -105,6 +105,8 @@ class TestHowMuch:
             "run": ["v.mp4"],
             "profile": ["m"],
             "verify": ["m", "--against", "n"],
+            "calibrate": ["m", "v"],
+            "eval": ["m", "d"],
         }
         result = here(command, *needed.get(command, []), "-q", "-v")
         assert result.exit_code == 2
