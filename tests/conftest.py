@@ -12,10 +12,12 @@ from tests.faults.table import pytest_terminal_summary  # noqa: F401 (a hook)
 from tests.mini import (
     ExportedMini,
     export_mini,
+    graphs_of,
     mini_config,
     write_mini_checkpoint,
     write_mini_recipe,
 )
+from vpp_deploy.export import bundle as bundle_module
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +80,15 @@ def mini_dense_bundle(mini_folder: Path) -> ExportedMini:
 
 
 @pytest.fixture(scope="session")
-def mini_int8_bundle(mini_folder: Path, mini_checkpoint: Path) -> ExportedMini:
-    """One stream, linear layers in int8 (25 s)."""
+def mini_int8_bundle(
+    mini_folder: Path, mini_checkpoint: Path, mini_bundle: ExportedMini
+) -> ExportedMini:
+    """One stream, linear layers in int8: the float32 graphs, quantised."""
     int8 = '[export]\nprecision = "int8"\n'
     recipe = write_mini_recipe(mini_folder / "int8.toml", extra=int8)
-    return export_mini(mini_checkpoint, recipe, mini_folder / "int8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle_module, "export_graph", graphs_of(mini_bundle))
+        return export_mini(mini_checkpoint, recipe, mini_folder / "int8")
 
 
 @pytest.fixture(scope="session")

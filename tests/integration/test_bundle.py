@@ -21,6 +21,7 @@ from tests.mini import (
     SLOTS,
     ExportedMini,
     frames,
+    graphs_of,
     mini_config,
     write_mini_checkpoint,
     write_mini_recipe,
@@ -878,10 +879,4 @@ def edit(folder: Path, **fields: object) -> None:
 @pytest.fixture
 def cached_graphs(mini_bundle: ExportedMini, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `export_bundle` take the graphs that the fixture has made instead of tracing again."""
-
-    def cached(_: torch.nn.Module, stage: StageSpec, kept: tuple[int, int]) -> onnx.ModelProto:
-        del kept
-        name = INSPECTED_HEAD if stage.name == "head" else f"{stage.name}.onnx"
-        return onnx.load(mini_bundle.inspected / name)
-
-    monkeypatch.setattr(bundle_module, "export_graph", cached)
+    monkeypatch.setattr(bundle_module, "export_graph", graphs_of(mini_bundle))

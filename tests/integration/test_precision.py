@@ -9,8 +9,9 @@ import onnx
 import pytest
 import torch
 
-from tests.mini import ExportedMini, frames, write_mini_checkpoint, write_mini_recipe
+from tests.mini import ExportedMini, frames, graphs_of, write_mini_checkpoint, write_mini_recipe
 from vpp_deploy.errors import BundleError, CheckpointError, ExportError
+from vpp_deploy.export import bundle as bundle_module
 from vpp_deploy.export.lint import lint_graph
 from vpp_deploy.export.typed import gpu_bundle
 from vpp_deploy.manifests import read_manifest
@@ -123,7 +124,14 @@ class TestLint:
 
 
 class TestGpuBundles:
-    def test_is_made_beside_and_reused(self, mini_bundle: ExportedMini, tmp_path: Path) -> None:
+    def test_is_made_beside_and_reused(
+        self,
+        mini_bundle: ExportedMini,
+        mini_fp16_bundle: ExportedMini,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(bundle_module, "export_graph", graphs_of(mini_fp16_bundle))
         folder = tmp_path / "one"
         shutil.copytree(mini_bundle.folder, folder)
         steps: list[str] = []
