@@ -34,7 +34,10 @@ from vpp_deploy.recipes import ExportRecipe
 from vpp_deploy.runtime.opening import OpenedModel, open_bundle
 
 EVERY, DENSE = "every patch", "dense checkpoint"
-TIMED = ("fp32", "int8")
+BASE = "fp32"
+"""Of the model that all times are compared with, so never left out."""
+
+TIMED = (BASE, "int8")
 """Half precision is for GPUs: on a CPU its accuracy can be seen, its speed says nothing."""
 
 
@@ -70,7 +73,7 @@ def bundles(
 ) -> Iterator[tuple[str, str, Path]]:
     """(label, precision, bundle) of every point, made if they are not there."""
     recipes = {(EVERY, pruned): at_share(recipe, 1.0)}
-    recipes |= {(f"{share:.0%}", pruned): at_share(recipe, share) for share in shares}
+    recipes |= {(f"{100 * share:g}%", pruned): at_share(recipe, share) for share in shares}
     if dense is not None:
         without = dataclasses.replace(recipe.model, keep_ratio=None, reference_tokens=None)
         recipes[DENSE, dense] = dataclasses.replace(recipe, model=without, budgets=None)
@@ -84,7 +87,10 @@ def bundles(
 def time_bundles(
     made: Sequence[tuple[str, str, Path]], video: Path, frames: int, threads: int
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """(milliseconds, over every patch in fp32) by label and precision, of those in `TIMED`."""
+    """(milliseconds, over every patch in fp32) by label and precision, of those in `TIMED`.
+
+    The first of `made` is what the others are compared with.
+    """
 
     def opened(path: Path, profile: Path | None) -> OpenedModel:
         return open_bundle(path, threads=threads, profile_folder=profile)
@@ -180,7 +186,7 @@ def main(
         list[float] | None, typer.Option(help="Of the patches, several times; default: 0.8 to 0.3.")
     ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(help="Several times; default: fp32, fp16, int8.")
+        list[str] | None, typer.Option(help="Beside fp32, several times; default: fp16, int8.")
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="Frames to time.")] = 60,
     threads: Annotated[int, typer.Option(min=1, help="Of every model alike.")] = 2,
@@ -192,7 +198,7 @@ def main(
         cv2.setNumThreads(threads)
         out.mkdir(parents=True, exist_ok=True)
         shares = share or [0.8, 0.7, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3]
-        precisions = precision or ["fp32", "fp16", "int8"]
+        precisions = list(dict.fromkeys([BASE, *(precision or ["fp16", "int8"])]))
         made = list(bundles(checkpoint, dense, load_recipe(recipe), shares, precisions, out))
         found = [_evaluated(entry, labelled, threads) for entry in made]
         before = environment.describe()
