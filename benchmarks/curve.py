@@ -203,7 +203,7 @@ def main(
         found = [_evaluated(entry, labelled, threads) for entry in made]
         before = environment.describe()
         times = time_bundles(made, labelled.videos[0].files[0].parent, frames, threads)
-    except VppDeployError as error:
+    except (VppDeployError, OSError) as error:  # a file that is not there, a full disk
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     points = []

@@ -16,7 +16,7 @@ from typing import Annotated, get_args
 import typer
 
 from benchmarks.evaluations import at_share, bundle_of, evaluated, kept_by
-from benchmarks.first_seen import first_seen
+from benchmarks.first_seen import first_seen, late_objects
 from benchmarks.report import as_markdown
 from vpp_deploy.errors import VppDeployError
 from vpp_deploy.evaluation.dataset import read_dataset
@@ -39,6 +39,15 @@ def recipes(recipe: ExportRecipe, shares: Sequence[float]) -> Iterator[tuple[str
             yield reference, at_share(dataclasses.replace(recipe, model=model), share)
 
 
+def _check_policies(policies: list[str] | None) -> list[str] | None:
+    try:
+        for text in policies or ():
+            parse_exploration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return policies
+
+
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="Of a model with selectors.")],
     dataset: Annotated[Path, typer.Argument(help="Whose objects enter late.")],
@@ -46,7 +55,10 @@ def main(
     share: Annotated[
         list[float] | None, typer.Option(help="Of the patches; default: 0.54 and 0.35.")
     ] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="Several times; default: all.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(callback=_check_policies, help="Several times; default: all."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of every model alike.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for bundles and results.")] = Path(
         "runs/exploration"
@@ -57,6 +69,7 @@ def main(
     lines = []
     try:
         labelled = read_dataset(dataset)
+        num_late = len(late_objects(labelled))
         out.mkdir(parents=True, exist_ok=True)
         for reference, one in recipes(load_recipe(recipe), share or [0.54, 0.35]):
             assert one.model.keep_ratio is not None
@@ -77,14 +90,14 @@ def main(
                 )
                 print(*table[-1], file=sys.stderr)
                 lines.append(dict(zip(table[0], table[-1], strict=True)))
-    except VppDeployError as error:
+    except (VppDeployError, OSError) as error:  # a file that is not there, a full disk
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     (out / "exploration.json").write_text(json.dumps(lines, indent=1) + "\n")
     print(f"\n{as_markdown(table)}\n")
     print(
         f"- dataset: {labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames, "
-        f"{late.objects} objects that enter late"
+        f"{num_late} objects that enter late"
     )
 
 

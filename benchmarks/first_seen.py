@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from vpp_deploy.errors import DatasetError
 from vpp_deploy.evaluation.dataset import Dataset, Instance
 
 MIN_IOU = 0.5
@@ -30,22 +31,40 @@ class FirstSeen:
     frames_unseen: float
 
 
+def late_objects(dataset: Dataset) -> list[Instance]:
+    """Those that do not show in their video's first frame; no crowds.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    late = [one for one in dataset.instances if one.masks[0] is None and not one.is_crowd]
+    if not late:
+        raise DatasetError(
+            f"{dataset.path}: every object shows in its video's first frame; give a dataset with "
+            "objects that enter late"
+        )
+    return late
+
+
 def first_seen(dataset: Dataset, results: Path) -> FirstSeen:
     """Compares labels and tracks frame by frame; the class does not matter, an IoU of 0.5 does.
 
     Args:
         dataset: the labels.
         results: tracks in YouTube-VIS's form, with the dataset's ids.
+
+    Raises:
+        DatasetError: no object enters late.
     """
+    late = late_objects(dataset)
     tracks: dict[int, list[list[dict[str, Any] | None]]] = defaultdict(list)
     for entry in json.loads(results.read_text(encoding="utf-8")):
         tracks[entry["video_id"]].append(entry["segmentations"])
-    late = [instance for instance in dataset.instances if instance.masks[0] is None]
     delays = [_unseen(instance, tracks[instance.video_id]) for instance in late]
     return FirstSeen(
         len(late),
-        float(np.mean([found for _, found in delays])) if late else float("nan"),
-        float(np.mean([frames for frames, _ in delays])) if late else float("nan"),
+        float(np.mean([found for _, found in delays])),
+        float(np.mean([frames for frames, _ in delays])),
     )
 
 

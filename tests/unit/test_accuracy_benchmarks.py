@@ -10,7 +10,7 @@ from benchmarks.evaluations import at_share
 from benchmarks.first_seen import first_seen
 from tests.unit.evaluation.made_dataset import Boxes, dataset, masks
 from vpp_deploy.calibration.budgets import share_kept
-from vpp_deploy.errors import RecipeError
+from vpp_deploy.errors import DatasetError, RecipeError
 from vpp_deploy.recipes import BudgetShares, ExportRecipe, ModelSettings
 
 RECIPE = ExportRecipe(
@@ -58,7 +58,16 @@ def test_how_long_objects_go_unseen(tmp_path: Path) -> None:
     ]
     path = tmp_path / "results.json"
     path.write_text(json.dumps(found))
+    early_one, *others = truth.instances
+    crowd = dataclasses.replace(others[0], is_crowd=True)
+    truth = dataclasses.replace(truth, instances=(early_one, *others, crowd))
     seen = first_seen(truth, path)
     assert seen.objects == 2
     assert seen.found == 0.5
     assert seen.frames_unseen == (2 + 2) / 2
+
+
+def test_without_late_objects_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    truth = dataset((1,), ("dog",), [(0, "dog", masks([(2, 2, 8, 8)]))])
+    with pytest.raises(DatasetError, match="every object shows"):
+        first_seen(truth, tmp_path / "results.json")
