@@ -106,15 +106,19 @@ def write_recipe(recipe: ExportRecipe) -> str:
     }
     parts = []
     for table, values in tables.items():
-        # JSON writes numbers, lists, true, false, and strings as TOML does.
         lines = [
-            f"{key} = {json.dumps(value, ensure_ascii=False)}"
+            f"{key} = {_toml(value)}"
             for key, value in values.items()
             if value is not None and value is not False
         ]
         if lines:
             parts.append("\n".join([f"[{table}]", *lines]) + "\n")
     return "\n".join(parts)
+
+
+def _toml(value: object) -> str:
+    # JSON writes numbers, lists, true and strings as TOML does, but for DEL, which TOML escapes.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def find_recipe(folder: str | Path, identity: ModelIdentity) -> Path:

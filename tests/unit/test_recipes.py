@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from vpp_deploy.errors import RecipeError
-from vpp_deploy.recipe_files import ModelIdentity, find_recipe, load_recipe
-from vpp_deploy.recipes import Budgets, BudgetShares, ModelSettings
+from vpp_deploy.recipe_files import ModelIdentity, find_recipe, load_recipe, write_recipe
+from vpp_deploy.recipes import Budgets, BudgetShares, ExportRecipe, ModelSettings
 
 RECIPES = Path(__file__).parents[2] / "export"
 SHARES = "[budgets]\nblocks_3_5 = 0.56\nblocks_6_8 = 0.448\nblocks_9_11 = 0.358\n"
@@ -59,6 +59,38 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (recipe.height, recipe.width, recipe.batch, recipe.slots) == (128, 160, 2, 5)
     assert recipe.budgets == BudgetShares(0.56, 0.448, 0.358)
     assert recipe.num_tokens == 80
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ExportRecipe(64, 96),
+        ExportRecipe(544, 960, budgets=BudgetShares(0.5, 0.1234567, 1e-3), precision="int8"),
+        ExportRecipe(
+            192,
+            320,
+            model=ModelSettings(
+                3,
+                6,
+                8,
+                4,
+                0.7,
+                "entry_of_block_1",
+                ("plain", 'a "quoted"\\name', "two\nlines", "\x00\x1f\x7f", "caf\u00e9 \U0001f41f"),
+                override_checkpoint=True,
+            ),
+            batch=3,
+            budgets=BudgetShares(0.7, 0.3, 0.2),
+            slots=5,
+            precision="fp16",
+            target="gpu",
+        ),
+    ],
+)
+def test_what_is_written_is_read_as_it_was(tmp_path: Path, recipe: ExportRecipe) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(write_recipe(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
 
 
 def test_all_but_the_size_may_be_left_out(tmp_path: Path) -> None:
