@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, NotRequired
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
@@ -16,6 +15,7 @@ from vpp_deploy.errors import DatasetError
 from vpp_deploy.evaluation.masks import GivenRle, checked_rle
 from vpp_deploy.video.frames import Frame, VideoSource
 from vpp_deploy.video.frames_jsonl import Rle
+from vpp_deploy.video.image_folder import read_rgb
 
 JSON_NAMES = ("instances.json", "annotations.json")
 IMAGES_NAME = "JPEGImages"
@@ -235,21 +235,19 @@ class _ListedFrames(VideoSource):
     def _read(self) -> Iterator[Frame]:
         self._num_seen = len(self._video.files)
         for index, file in enumerate(self._video.files):
-            yield Frame(index, None, _read_rgb(file, self._video.size))
+            yield Frame(index, None, _labelled(file, self._video.size))
 
 
-def _read_rgb(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _labelled(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W, 3) uint8. An image that is skipped would shift all that is labelled after it."""
     try:
-        encoded = np.fromfile(file, np.uint8)
+        rgb = read_rgb(file)
     except OSError as error:
         raise DatasetError(f"{file} cannot be read ({error.strerror})") from error
-    bgr: Any = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    if bgr is None:
+    if rgb is None:
         raise DatasetError(f"{file} is no image, or a damaged one")
-    if bgr.shape[:2] != size:
+    if rgb.shape[:2] != size:
         raise DatasetError(
-            f"{file} is {bgr.shape[1]}x{bgr.shape[0]}, and its labels are for {size[1]}x{size[0]}"
+            f"{file} is {rgb.shape[1]}x{rgb.shape[0]}, and its labels are for {size[1]}x{size[0]}"
         )
-    rgb: NDArray[np.uint8] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     return rgb

@@ -32,7 +32,7 @@ class ImageFolder(VideoSource):
             raise VideoError(
                 f"{path} cannot be listed ({error.strerror}); check its permissions"
             ) from error
-        readable = (image for image in map(_read_rgb, self._paths) if image is not None)
+        readable = (image for image in map(_readable, self._paths) if image is not None)
         first = next(readable, None)
         if first is None:
             raise VideoError(
@@ -57,7 +57,7 @@ class ImageFolder(VideoSource):
     def _read(self) -> Iterator[Frame]:
         self._num_seen = len(self._paths)
         for index in self._indices():
-            rgb = _read_rgb(self._paths[index])
+            rgb = _readable(self._paths[index])
             if rgb is None:
                 self.frames_skipped_corrupt += 1
             else:
@@ -80,15 +80,27 @@ def natural_key(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in parts], path.name
 
 
-def _read_rgb(path: Path) -> NDArray[np.uint8] | None:
-    """Read one image as (H, W, 3) uint8, or None if it cannot be read."""
+def read_rgb(path: Path) -> NDArray[np.uint8] | None:
+    """One image as (H, W, 3) uint8, upright; None if it is none, or a damaged one.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    # Not cv2.imread: it knows only the system's code page on Windows.
+    encoded = np.fromfile(path, np.uint8)
     try:
-        # Not cv2.imread: it knows only the system's code page on Windows.
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except (cv2.error, OSError):  # cv2.error: an empty file
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or one that claims more pixels than OpenCV takes
         return None
     return (
         None
         if image is None
         else cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     )
+
+
+def _readable(path: Path) -> NDArray[np.uint8] | None:
+    try:
+        return read_rgb(path)
+    except OSError:
+        return None

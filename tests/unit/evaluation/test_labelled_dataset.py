@@ -192,7 +192,7 @@ def test_an_image_of_another_size_ends_it(folder: Path) -> None:
             next(iter(source))
 
 
-@pytest.mark.parametrize("content", [b"", b"no image"])
+@pytest.mark.parametrize("content", [b"", b"no image", b"P6 65535 65535 255\n"])
 def test_a_damaged_image_ends_it(folder: Path, content: bytes) -> None:
     (folder / "JPEGImages" / "a" / "00000.jpg").write_bytes(content)
     with read_dataset(folder).videos[0].open() as source:
