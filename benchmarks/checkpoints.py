@@ -55,7 +55,7 @@ def make_checkpoint(
         video: what the selectors are calibrated on.
         input_size: (H, W) of the padded input.
     """
-    made_from = [size, hash_file(recipe), hash_file(video), input_size, _source_hash()]
+    made_from = [size, hash_file(recipe), hash_file(video), input_size, _graphs_hash()]
     if _is_current(path, made_from):
         return
     _note(path).unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def make_bundle(folder: Path, checkpoint: Path, recipe: Path, input_size: tuple[
     Raises:
         ExportError: the command failed; it has said why.
     """
-    made_from = [hash_file(checkpoint), hash_file(recipe), input_size, _source_hash()]
+    made_from = [hash_file(checkpoint), hash_file(recipe), input_size, _graphs_hash()]
     if _is_current(folder, made_from):
         return
     command = Path(sys.executable).with_name("vpp-deploy")
@@ -140,14 +140,21 @@ def _run(
 
 
 @functools.cache
-def _source_hash() -> str:
-    """Of the code and the libraries that decide on weights and graphs."""
+def hash_source(*parts: str) -> str:
+    """Of the code in these parts of the package, and of the modules beside them."""
     package = Path(vpp_deploy.__file__).parent
-    folders = (package / name for name in ("checkpoints", "models", "partition", "export"))
-    sources = [source for folder in folders for source in folder.rglob("*.py")]
+    sources = [source for part in parts for source in (package / part).rglob("*.py")]
     digest = hashlib.sha256()
-    for source in sorted([*sources, *package.glob("*.py"), Path(__file__)]):
+    for source in sorted([*sources, *package.glob("*.py")]):
         digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _graphs_hash() -> str:
+    """Of the code and the libraries that decide on weights and graphs."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(hash_source("checkpoints", "models", "partition", "export").encode())
     for library in ("torch", "onnx", "onnxscript"):
         digest.update(metadata.version(library).encode())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Bundles at chosen budgets, and what they find on a labelled dataset: kept, so that a run goes on.
 
-A result is kept beside its bundle and taken again where bundle, dataset, policy and evaluator's
-settings are the same.
+A result is kept beside its bundle and taken again where the bundle, the dataset's labels, the
+policy, and the code that runs and judges a model are the same.
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checkpoints import make_bundle
+from benchmarks.checkpoints import hash_source, make_bundle
 from vpp_deploy.calibration.budgets import share_kept
 from vpp_deploy.errors import RecipeError
 from vpp_deploy.evaluation.dataset import Dataset
 from vpp_deploy.evaluation.evaluator import Figures
 from vpp_deploy.evaluation.run import evaluate
-from vpp_deploy.manifests import MANIFEST_NAME, hash_file, read_manifest
+from vpp_deploy.manifests import MANIFEST_NAME, PATCH_SIZE, hash_file, read_manifest
 from vpp_deploy.recipe_files import write_recipe
 from vpp_deploy.recipes import BudgetShares, ExportRecipe, target_of
 from vpp_deploy.runtime.exploration import Exploration
@@ -71,6 +71,7 @@ def bundle_of(checkpoint: Path, recipe: ExportRecipe, precision: str, folder: Pa
 
     Raises:
         ExportError: the command failed.
+        RecipeError: there is no such precision.
     """
     recipe = dataclasses.replace(recipe, precision=precision, target=target_of(precision))
     path = folder.with_name(f"{folder.name}.toml")
@@ -85,15 +86,24 @@ def kept_by(bundle: Path) -> float:
     """Share of the patches that a bundle runs, averaged over the blocks; 1 of a dense model."""
     manifest = read_manifest(bundle)
     height, width = manifest.preprocessing.input_size
-    tokens = (height // 16) * (width // 16)
+    tokens = (height // PATCH_SIZE) * (width // PATCH_SIZE)
     return share_kept(manifest.budgets or (tokens,) * 4, tokens)
 
 
 def evaluated(
     bundle: Path, dataset: Dataset, threads: int | None, exploration: Exploration | None = None
 ) -> Evaluated:
-    """AP and AR of a bundle on a dataset, from before where nothing has changed."""
-    made_from = [hash_file(bundle / MANIFEST_NAME), hash_file(dataset.path), str(exploration)]
+    """AP and AR of a bundle on a dataset, from before where nothing has changed.
+
+    Raises:
+        VppDeployError: as `open_bundle` and `evaluate`.
+    """
+    made_from = [
+        hash_file(bundle / MANIFEST_NAME),
+        hash_file(dataset.path),
+        str(exploration),
+        hash_source("runtime", "video", "evaluation"),
+    ]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
     out = bundle.with_name(f"{bundle.name}.{key}")
     done = out / "evaluated.json"
@@ -101,7 +111,7 @@ def evaluated(
         model = open_bundle(bundle, threads=threads)
         out.mkdir(exist_ok=True)
         seen = evaluate(model, model.session(exploration), dataset, out=out)
-        document = {"figures": dataclasses.asdict(seen.figures), "num_tracks": seen.num_tracks}
-        done.write_text(json.dumps(document))
-    document_: dict[str, Any] = json.loads(done.read_text())
-    return Evaluated(Figures(**document_["figures"]), document_["num_tracks"], out / RESULTS)
+        kept = {"figures": dataclasses.asdict(seen.figures), "num_tracks": seen.num_tracks}
+        done.write_text(json.dumps(kept))
+    document: dict[str, Any] = json.loads(done.read_text())
+    return Evaluated(Figures(**document["figures"]), document["num_tracks"], out / RESULTS)
