@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from examples.emoji_vis.clips import make_batch
+from examples.emoji_vis.gates import NOISE
 from examples.emoji_vis.network import is_selector, new_model
 from examples.emoji_vis.schedule import VARIATION, WANTED, phase_at
 from examples.emoji_vis.unroll import Pruning, run_clips
+from vpp_deploy.files import written_aside
 from vpp_deploy.models.vpp import VppModel
 
 _WEIGHT_DECAY = 0.05
@@ -24,8 +26,6 @@ _STATISTICS_MOMENTUM = 0.01
 
 _SELECTOR_RATE = 4.0
 """The selectors start from nothing when all else is nearly done."""
-
-_NOISE = 0.5
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Learner:
         torch.manual_seed(int(rng.integers(2**62)))
         pruning = None
         if phase.pruned:
-            pruning = Pruning(WANTED.scaled(rng.uniform(*VARIATION)), WANTED, _NOISE)
+            pruning = Pruning(WANTED.scaled(rng.uniform(*VARIATION)), WANTED, NOISE)
         batch = make_batch((self.seed, self.step), "train", phase.clips, phase.frames)
         losses = run_clips(self.model, batch.to(self.device), pruning, rng).losses
         total = torch.stack(list(losses.values())).sum()
@@ -92,7 +92,6 @@ class Learner:
 
     def save(self, path: Path) -> None:
         """Writes everything; an interruption leaves the file that was there."""
-        partial = path.with_suffix(".partial")
         state = {
             "seed": self.seed,
             "step": self.step,
@@ -100,11 +99,10 @@ class Learner:
             "mean": self.mean.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with partial.open("wb") as file:
+        with written_aside(path) as aside, aside.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
 
 
 def start(seed: int, device: torch.device) -> Learner:

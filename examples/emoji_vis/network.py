@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from examples.emoji_vis.artwork import CLASSES
 from vpp_deploy.checkpoints.formula import config_text
 from vpp_deploy.checkpoints.keys import is_unused, official_key
+from vpp_deploy.files import written_aside
 from vpp_deploy.models.config import ModelConfig
 from vpp_deploy.models.decoder import MultiHeadAttention
 from vpp_deploy.models.deformable import MultiScaleDeformableAttention
@@ -77,10 +80,6 @@ def save_weights(path: Path, state: Mapping[str, Tensor], pruned: bool) -> None:
         state: canonical key to weights.
         pruned: False writes the dense baseline, without the selectors.
     """
-    from dataclasses import replace
-
-    from safetensors.torch import save_file
-
     config = CONFIG
     if not pruned:
         config = replace(
@@ -92,9 +91,8 @@ def save_weights(path: Path, state: Mapping[str, Tensor], pruned: bool) -> None:
         if not is_unused(key) and (pruned or not is_selector(key))
     }
     metadata = {"config": config_text(config), "classes": json.dumps(list(CLASSES))}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    with written_aside(path) as aside:
+        save_file(tensors, aside, metadata=metadata)
 
 
 def _start_deformable(module: MultiScaleDeformableAttention) -> None:
