@@ -4,13 +4,14 @@ In the folder: `JPEGImages/VIDEO/00000.jpg` and so on, and `instances.json` with
 encoded mask of every object in every frame. The same arguments give the same pictures.
 """
 
-import argparse
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
@@ -18,6 +19,7 @@ from examples.emoji_vis.artwork import CLASSES
 from examples.emoji_vis.photos import PHOTOS, Split
 from examples.emoji_vis.scenes import Scene, random_scene
 from vpp_deploy.cli.arguments import parse_frame_size
+from vpp_deploy.errors import VideoError
 from vpp_deploy.video.frames_jsonl import encode_masks
 
 QUALITY = 90
@@ -43,6 +45,10 @@ def write_split(
         size: (H, W) of the frames.
         seed: with the number of a clip it decides on everything in it.
         late: objects enter late, as `random_scene` takes it.
+
+    Raises:
+        VideoError: the font or a photograph is not installed, or an image cannot be written.
+        OSError: another file cannot.
     """
     videos: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -94,7 +100,8 @@ def _write_frames(
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         bgr = np.ascontiguousarray(picture.image[..., ::-1])
-        cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
+            raise VideoError(f"{path} cannot be written; check that its folder has space")
         masks.append(picture.masks)
     return np.stack(masks)
 
@@ -114,27 +121,22 @@ def _track(masks_FHW: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m examples.emoji_vis.make_data")
-    parser.add_argument("split", choices=("train", "val", "test"))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--frames", type=int, default=20)
-    parser.add_argument("--size", type=parse_frame_size, default=(180, 320), metavar="HxW")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--late", action="store_true", help="all objects but one enter late")
-    arguments = parser.parse_args()
-    write_split(
-        arguments.folder,
-        arguments.split,
-        arguments.clips,
-        arguments.frames,
-        arguments.size,
-        arguments.seed,
-        late=arguments.late,
-    )
+def main(
+    split: Annotated[Split, typer.Argument(help="Decides on photographs and drawings.")],
+    folder: Annotated[Path, typer.Argument(help="Where the split is written.")],
+    clips: Annotated[int, typer.Option(min=1)] = 16,
+    frames: Annotated[int, typer.Option(min=1, help="Of each clip.")] = 20,
+    size: Annotated[str, typer.Option(metavar="HxW")] = "180x320",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    late: Annotated[bool, typer.Option("--late", help="All objects but one enter late.")] = False,
+) -> None:
+    """Write a split in YouTube-VIS's layout."""
+    try:
+        write_split(folder, split, clips, frames, parse_frame_size(size), seed, late=late)
+    except (VideoError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

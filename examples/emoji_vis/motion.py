@@ -75,7 +75,8 @@ def random_mover(
 ) -> Mover:
     """A mover that is in the frame, or at its edge, at some time of a clip of `length` frames.
 
-    `late`: it comes in after a fifth of the clip or later.
+    `late`: its centre comes in between a fifth and seven tenths of the clip; a large one shows
+    before, in one of forty even in the first frame.
     """
     t0 = rng.uniform(0, length)
     if late:

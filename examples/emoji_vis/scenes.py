@@ -140,7 +140,7 @@ def random_scene(
         split: which photographs and drawings it may use.
         aspect: width of the frames over their height.
         length: of the clip, in frames.
-        late: all emoji but one come in after a fifth of the clip or later.
+        late: all emoji but one come in during the clip, as `random_mover` takes it.
     """
     rng = np.random.default_rng(seed)
     drawings = [drawing for drawing in DRAWINGS if drawing.seen or split == "test"]

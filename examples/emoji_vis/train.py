@@ -25,6 +25,7 @@ from examples.emoji_vis.measure import measure
 from examples.emoji_vis.network import save_weights
 from examples.emoji_vis.schedule import NUM_STEPS, PHASES, WANTED, phase_at
 from examples.emoji_vis.unroll import Pruning
+from vpp_deploy.errors import VideoError
 
 _SAVE_EVERY_S = 180
 _LOG_EVERY = 50
@@ -51,7 +52,10 @@ def main() -> None:
     cv2.setNumThreads(1)
     device = torch.device(arguments.device)
     learner = resume(checkpoint, device) if checkpoint.exists() else start(arguments.seed, device)
-    _train(learner, arguments.folder, checkpoint)
+    try:
+        _train(learner, arguments.folder, checkpoint)
+    except VideoError as error:  # the font or a photograph is not installed
+        sys.exit(f"error: {error}")
 
 
 def _train(learner: Learner, folder: Path, checkpoint: Path) -> None:
