@@ -23,7 +23,9 @@ FORMS = f"{NONE}, noise[:SEED] or lattice[:PERIOD]"
 
 @dataclass(frozen=True)
 class RankNoise:
-    """The published code's noise, from a seed: every video draws the same from its first frame on.
+    """The published code's noise on Map-SM's ranks, from a seed; the other selectors have none.
+
+    Every video draws the same from its first frame on.
 
     Attributes:
         seed: 0 or more.
@@ -35,7 +37,7 @@ class RankNoise:
         return f"noise:{self.seed}"
 
     def bias(self, frame: int, grid: tuple[int, int], seen: tuple[int, int]) -> NDArray[np.float32]:
-        """What is added to the scores, (N,); arguments as of `Lattice.bias`.
+        """What is added to the scores, (N,) float32; arguments as of `Lattice.bias`.
 
         The difference of two Gumbel variables, one for each of a token's logits, is logistic.
         """
@@ -45,12 +47,13 @@ class RankNoise:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Every patch runs in blocks 1-2 at least once in `period` frames, whatever its score.
+    """Every patch of the frame runs in blocks 1-2 once in `period` frames, whatever its score.
 
     In each frame one patch in `period` is put first, on a lattice that moves from frame to frame.
 
     Attributes:
-        period: frames, 2 to 1000. The lattice takes 1/period of the patches, out of the budget.
+        period: frames, 2 to 1000. The lattice takes 1/period of the patches, out of the budget of
+            blocks 1-2, which must have room for them.
     """
 
     period: int = 16

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError
 from vpp_deploy.manifests import PATCH_SIZE
-from vpp_deploy.runtime.exploration import Exploration
+from vpp_deploy.runtime.exploration import Exploration, Lattice
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.stream import Stream
+from vpp_deploy.specs import PipelineSpec
 from vpp_deploy.video.resize import ResizePlan, resize_frame
 
 
@@ -26,7 +27,8 @@ class StepInputs:
         """Takes what computes the stages, and what is added to the ranks of tokens.
 
         Raises:
-            BackendError: exploration for a dense model, which ranks nothing.
+            BackendError: exploration for a dense model, which ranks nothing, or a lattice of more
+                patches than fixed budgets run in blocks 1-2.
         """
         self._runner = runner
         self._exploration = exploration
@@ -42,6 +44,8 @@ class StepInputs:
             runner.upload("rank_noise", self._rank_bias)
         elif exploration is not None:
             raise BackendError("this model is dense: it ranks no tokens, so nothing is explored")
+        if isinstance(exploration, Lattice):
+            _check_room(spec, exploration)
 
     def put(self, s: int, rgb: NDArray[np.uint8], plan: ResizePlan) -> NDArray[np.uint8]:
         """Resizes the frame of stream `s` into its place; returns it there, (h, w, 3)."""
@@ -75,3 +79,16 @@ class StepInputs:
                 self._rank_bias[s] = bias
             self._runner.upload("rank_noise", self._rank_bias)
         return valid
+
+
+def _check_room(spec: PipelineSpec, lattice: Lattice) -> None:
+    """Of equal ranks the first positions win, so without room the last rows never have a turn."""
+    start = spec.cold_start
+    assert start is not None
+    budget = spec.tensor(start.keep).shape[1]
+    if 0 < budget * lattice.period < start.num_tokens:
+        raise BackendError(
+            f"{lattice} puts one in {lattice.period} of {start.num_tokens} patches first, and this "
+            f"model runs {budget} in blocks 1-2; take a period of "
+            f"{-(-start.num_tokens // budget)} or more"
+        )

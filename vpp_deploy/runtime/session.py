@@ -64,7 +64,8 @@ class VideoSession:
             classes: names by label, for whoever reads the results.
 
         Raises:
-            BackendError: exploration, or `tokens`, for a dense model, which ranks nothing.
+            BackendError: exploration, or `tokens`, for a dense model, which ranks nothing; a
+                lattice that the budget has no room for.
         """
         self.classes = tuple(classes)
         self._runner = runner

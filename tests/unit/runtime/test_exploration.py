@@ -1,9 +1,16 @@
 """What is added to Map-SM's scores so that background patches are let in."""
 
+from typing import cast
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from vpp_deploy.errors import BackendError
 from vpp_deploy.runtime.exploration import Lattice, RankNoise, parse_exploration
+from vpp_deploy.runtime.inputs import StepInputs
+from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.specs import ColdStart, PipelineSpec, StageSpec, TensorSpec
 
 GRID = (9, 14)
 
@@ -58,3 +65,34 @@ def test_defaults() -> None:
 def test_nothing_else(text: str) -> None:
     with pytest.raises(ValueError, match="expected none, noise"):
         parse_exploration(text)
+
+
+class Pruned:
+    """As much of a runner as is asked before the first frame: 30 of 96 tokens in blocks 1-2."""
+
+    batch = 1
+    spec = PipelineSpec(
+        (
+            StageSpec(
+                "selector",
+                (
+                    TensorSpec("frames", "uint8", (1, 128, 192, 3)),
+                    TensorSpec("track_queries", "float32", (1, 8, 16)),
+                    TensorSpec("rank_noise", "float32", (1, 96)),
+                ),
+                (TensorSpec("kept_1_2", "int64", (1, 30)),),
+            ),
+        ),
+        (),
+        ColdStart(("selector",), "kept_1_2", 96),
+    )
+
+    def upload(self, name: str, value: NDArray[np.float32]) -> None:
+        """Taken."""
+
+
+def test_a_lattice_that_the_budget_has_no_room_for() -> None:
+    runner = cast(PipelineRunner, Pruned())
+    StepInputs(runner, Lattice(4))
+    with pytest.raises(BackendError, match="runs 30 in blocks 1-2; take a period of 4 or more"):
+        StepInputs(runner, Lattice(3))
