@@ -188,6 +188,13 @@ def test_a_damaged_image_ends_it_in_one_line(mini_bundle: ExportedMini, tmp_path
     assert not list(out.glob("*.json"))
 
 
+def test_results_do_not_go_into_a_bundle(mini_bundle: ExportedMini, folder: Path) -> None:
+    out = mini_bundle.folder / "valid"
+    arguments = ("eval", mini_bundle.folder, folder, "--out", out, "--quiet")
+    assert "choose another --out" in fails(*arguments, cwd=folder)
+    assert not out.exists()
+
+
 def test_a_dataset_that_is_none_is_refused(mini_bundle: ExportedMini, tmp_path: Path) -> None:
     assert "no such file or folder" in fails("eval", mini_bundle.folder, "nowhere", cwd=tmp_path)
     assert "neither of instances.json" in fails("eval", mini_bundle.folder, ".", cwd=tmp_path)

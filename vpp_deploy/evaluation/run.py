@@ -13,7 +13,7 @@ from vpp_deploy.evaluation.dataset import Dataset, LabelledVideo
 from vpp_deploy.evaluation.evaluator import Evaluator, Figures, FoundTrack, check_evaluator
 from vpp_deploy.files import written_aside
 from vpp_deploy.results import FrameResult
-from vpp_deploy.runtime.job import VideoJob
+from vpp_deploy.runtime.job import VideoJob, check_folders
 from vpp_deploy.runtime.opening import OpenedModel
 from vpp_deploy.runtime.run_files import RESULTS, locked
 from vpp_deploy.runtime.session import VideoSession
@@ -98,12 +98,14 @@ def evaluate(
     Raises:
         BackendError: the evaluator is not installed, or the model fails.
         DatasetError: an image is damaged, or the classes are not the model's.
-        VideoError: `out`, or the system's folder for temporary files, cannot be written.
+        VideoError: `out`, or the system's folder for temporary files, cannot be written, or `out`
+            is a model's.
     """
     check_evaluator()
     dataset, notes = match_classes(model.classes, dataset, shared_only=shared_only)
     with ExitStack() as stack:
         if out is not None:
+            check_folders([out])
             stack.enter_context(locked([out]))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vpp-deploy-eval-")))
         jobs = [_job(video, folder / str(n)) for n, video in enumerate(dataset.videos)]

@@ -1,6 +1,6 @@
 """What a run is asked to do with one video, and where its results go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +60,13 @@ def output_folders(names: Sequence[str], base: Path) -> list[Path]:
     return folders
 
 
-def check_folders(jobs: Sequence[VideoJob]) -> None:
+def check_folders(outs: Iterable[Path]) -> None:
     """Refuses folders for results that are a model's, before anything is written into them.
 
     Raises:
         VideoError: one is a bundle or an engine, or lies within one.
     """
-    for job in jobs:
-        out = job.out.resolve()
+    for out in map(Path.resolve, outs):
         for folder in (out, *out.parents):
             if is_bundle(folder):
                 raise VideoError(

@@ -50,7 +50,7 @@ def run_videos(
     """
     if len({job.out for job in jobs}) != len(jobs):
         raise ValueError("two videos have the same output folder")
-    check_folders(jobs)
+    check_folders(job.out for job in jobs)
     with locked([job.out for job in jobs]):
         prepare_folders(jobs)
         streams = _Streams(model, session, jobs, on_resume, whole)
