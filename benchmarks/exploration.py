@@ -66,7 +66,7 @@ def main(
 ) -> None:
     """Compare exploration policies and reference tokens."""
     table = [["patches", "reference tokens", "exploration", "AP", "AR10", "found", "frames unseen"]]
-    lines = []
+    points: list[dict[str, object]] = []
     try:
         labelled = read_dataset(dataset)
         num_late = len(late_objects(labelled))
@@ -89,16 +89,25 @@ def main(
                     ]
                 )
                 print(*table[-1], file=sys.stderr)
-                lines.append(dict(zip(table[0], table[-1], strict=True)))
+                points.append(
+                    {
+                        "kept": kept_by(bundle),
+                        "reference_tokens": reference,
+                        "exploration": text,
+                        **dataclasses.asdict(found.figures),
+                        **dataclasses.asdict(late),
+                    }
+                )
     except (VppDeployError, OSError) as error:  # a file that is not there, a full disk
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-    (out / "exploration.json").write_text(json.dumps(lines, indent=1) + "\n")
-    print(f"\n{as_markdown(table)}\n")
-    print(
-        f"- dataset: {labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames, "
+    setting = (
+        f"{labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames, "
         f"{num_late} objects that enter late"
     )
+    document = {"dataset": setting, "points": points}
+    (out / "exploration.json").write_text(json.dumps(document, indent=1) + "\n")
+    print(f"\n{as_markdown(table)}\n\n- dataset: {setting}")
 
 
 if __name__ == "__main__":
