@@ -5,10 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 from typer.testing import CliRunner
 
-from tests.command_line import fails, succeeds
+from tests.command_line import fails, succeeds, vpp
 from tests.mini import INPUT_SIZE, SLOTS, ExportedMini, mini_config, write_mini_checkpoint
 from tests.unit.video.synthetic import write_video
 from vpp_deploy.cli.main import app
@@ -80,7 +81,67 @@ def test_a_saving(mini_bundle: ExportedMini, clip: Path, folder: Path) -> None:
     assert "nothing is cut in" in text
 
 
+def test_videos_of_one_name_are_told_apart(
+    mini_bundle: ExportedMini, clip: Path, folder: Path
+) -> None:
+    Path("other").mkdir()
+    other = shutil.copy(clip, Path("other") / clip.name)
+    seen = calibrated(mini_bundle.folder, clip, other, "--frames", 3)
+    assert seen["frames"] == {clip.name: 3, f"{clip.name}-2": 3}
+
+
+def test_what_could_not_be_read_is_told(
+    mini_bundle: ExportedMini, clip: Path, folder: Path
+) -> None:
+    images = Path("images")
+    images.mkdir()
+    for number, frame in enumerate(moving_scene(INPUT_SIZE, 4, 1)):
+        cv2.imwrite(str(images / f"{number}.png"), frame.rgb)
+    (images / "2.png").write_bytes(b"no image")
+    result = CliRunner().invoke(app, ["calibrate", str(mini_bundle.folder), "images", "--json"])
+    seen = json.loads(result.stdout)
+    assert seen["frames"] == {"images": 3}
+    assert seen["notes"] == ["images: 1 corrupt packets or images were skipped"]
+    assert f"note: {seen['notes'][0]}" in result.stderr
+
+
 class TestRefused:
+    @pytest.mark.parametrize("option", ["--out", "--html"])
+    def test_to_overwrite_a_video(
+        self, mini_bundle: ExportedMini, clip: Path, folder: Path, option: str
+    ) -> None:
+        video = Path(shutil.copy(clip, folder / "mine.mp4"))
+        result = vpp("calibrate", mini_bundle.folder, video, option, video, cwd=folder)
+        assert result.returncode == 2
+        assert "would be overwritten" in result.stderr
+        assert video.read_bytes() == clip.read_bytes()
+
+    def test_two_files_of_one_name(
+        self, mini_bundle: ExportedMini, clip: Path, folder: Path
+    ) -> None:
+        arguments = ("calibrate", mini_bundle.folder, clip, "--out", "a", "--html", "./a")
+        assert vpp(*arguments, cwd=folder).returncode == 2
+        assert not Path("a").exists()
+
+    def test_to_write_into_a_bundle(
+        self, mini_bundle: ExportedMini, clip: Path, folder: Path
+    ) -> None:
+        out = mini_bundle.folder / "new.toml"
+        assert "holds a bundle" in fails(
+            "calibrate", mini_bundle.folder, clip, "--out", out, cwd=folder
+        )
+        assert not out.exists()
+
+    def test_a_later_video_before_the_first_has_run(
+        self, mini_bundle: ExportedMini, clip: Path, folder: Path
+    ) -> None:
+        """The checkpoint is not looked at yet, and it is not there."""
+        bundle = shutil.copytree(mini_bundle.folder, folder / "bundle")
+        manifest = bundle / "manifest.json"
+        document = json.loads(manifest.read_text()) | {"checkpoint": "/nowhere/vpp.pth"}
+        manifest.write_text(json.dumps(document))
+        assert "nowhere.mp4" in fails("calibrate", bundle, clip, "nowhere.mp4", cwd=folder)
+
     def test_a_moved_checkpoint(self, mini_bundle: ExportedMini, clip: Path, folder: Path) -> None:
         bundle = shutil.copytree(mini_bundle.folder, folder / "bundle")
         manifest = bundle / "manifest.json"

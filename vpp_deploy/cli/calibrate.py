@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +21,13 @@ from vpp_deploy.cli.arguments import parse_size
 from vpp_deploy.cli.console import answer, note, only_answers, progress_console, say, show
 from vpp_deploy.cli.opening import RecipeOption, SizeOption, ThreadsOption, is_checkpoint
 from vpp_deploy.cli.signals import check_signals
-from vpp_deploy.errors import printable
+from vpp_deploy.errors import VideoError, printable
 from vpp_deploy.profiling.writing import check_writable, write_aside
 from vpp_deploy.recipe_files import write_recipe
+from vpp_deploy.runtime.job import check_folders, output_folders
+from vpp_deploy.video.live_address import live_address
 from vpp_deploy.video.resize import plan_published
-from vpp_deploy.video.source import open_source
+from vpp_deploy.video.source import VideoSource, open_source
 
 _COVERAGE = 0.95
 _QUANTILES = {"least": 0.0, "median": 0.5, "90 %": 0.9, "most": 1.0}
@@ -90,12 +93,16 @@ def calibrate(
             kind = "a bundle or an engine" if of_checkpoint else "a checkpoint"
             raise typer.BadParameter(f"{option} is for {kind}, and {model} is none")
     target = out or Path(f"{model.resolve().stem}-calibrated.toml")
-    for path in (target, *([html] if html else [])):
+    written = [target] if html is None else [target, html]
+    _check_apart(written, [path for path in (model, checkpoint, recipe, *videos) if path])
+    check_folders(path.parent for path in written)
+    for path in written:
         check_writable(path)
+    _check_videos(videos, frames)
     rule = _open(model, videos, checkpoint, recipe, size)
     if threads is not None:
         rule.use_threads(threads)
-    counted = _count(rule, videos, frames, stride)
+    counted, notes = _count(rule, videos, frames, stride)
     counts_n3 = telling([frame for _, kept in counted for frame in kept])
     if saving is None:
         wanted = _COVERAGE if coverage is None else coverage
@@ -105,7 +112,35 @@ def calibrate(
     write_aside(target, write_recipe(rule.recipe_with(proposal.shares)))
     if html is not None:
         write_aside(html, render_page(rule.name, counted, counts_n3, proposal, rule.num_tokens))
-    _report(rule, counted, counts_n3, proposal, target, as_json=as_json)
+    _report(rule, counted, counts_n3, proposal, target, notes, as_json=as_json)
+    for text in notes:
+        note(text)
+
+
+def _check_apart(written: Sequence[Path], read: Sequence[Path]) -> None:
+    taken = {path.resolve() for path in read}
+    for path in written:
+        if path.resolve() in taken:
+            raise typer.BadParameter(
+                f"{path} would be overwritten; name another file with --out or --html"
+            )
+        taken.add(path.resolve())
+
+
+def _check_videos(videos: Sequence[Path], most: int | None) -> None:
+    """Opens each, so that what cannot be read is told before anything runs.
+
+    A pipe is left alone: it can be opened once only.
+
+    Raises:
+        VideoError: one cannot be read, or has no end.
+    """
+    for path in videos:
+        if path.is_file() or path.is_dir() or not path.exists():
+            with open_source(path):
+                pass
+        elif live_address(str(path)) and most is None:
+            raise VideoError(f"{path} has no end; say with --frames how many to take")
 
 
 def _open(
@@ -119,21 +154,36 @@ def _open(
         return open_checkpoints_rule(model, recipe, plan_published(*source.frame_size).padded)
 
 
-def _count(rule: RuleModel, videos: list[Path], most: int | None, stride: int) -> Counted:
+def _count(
+    rule: RuleModel, videos: list[Path], most: int | None, stride: int
+) -> tuple[Counted, list[str]]:
+    """What the rule kept of each video, and notes of what could not be read."""
     counted: Counted = []
+    notes: list[str] = []
+    names = output_folders([printable(path.resolve().name) for path in videos], Path())
     stop = None if most is None else most * stride
     console = progress_console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        for path in videos:
+        for path, name in zip(videos, map(str, names), strict=True):
             with open_source(path, 0, stop, stride) as source:
-                task = bar.add_task(escape(printable(path.name)), total=source.num_frames)
+                task = bar.add_task(escape(name), total=source.num_frames)
                 kept = []
                 for frame in count_kept(rule.runner, source):
                     check_signals()
                     kept.append(frame)
                     bar.advance(task)
-            counted.append((printable(path.name), kept))
-    return counted
+            counted.append((name, kept))
+            notes += (f"{name}: {text}" for text in _unread(source))
+    return counted, notes
+
+
+def _unread(source: VideoSource) -> Iterator[str]:
+    if source.truncated:
+        yield "ends early; it is truncated or damaged, or its header promises more than it holds"
+    if source.frames_skipped_corrupt:
+        yield f"{source.frames_skipped_corrupt} corrupt packets or images were skipped"
+    if source.frames_damaged:
+        yield f"{source.frames_damaged} frames were decoded with visible damage"
 
 
 def _report(
@@ -142,6 +192,7 @@ def _report(
     counts_n3: NDArray[np.int64],
     proposal: Proposal,
     target: Path,
+    notes: Sequence[str],
     *,
     as_json: bool,
 ) -> None:
@@ -167,6 +218,7 @@ def _report(
             "kept": proposal.kept,
             "coverage": proposal.coverage,
             "recipe": str(target),
+            "notes": notes,
         }
         answer(json.dumps(document))
         return
