@@ -20,16 +20,19 @@ from vpp_deploy.video.image_folder import read_rgb
 JSON_NAMES = ("instances.json", "annotations.json")
 IMAGES_NAME = "JPEGImages"
 
+_Id = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""The evaluator holds ids in NumPy's integers, beyond which it takes some for others."""
+
 _Side = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Category(TypedDict):
-    id: int
+    id: _Id
     name: str
 
 
 class _Video(TypedDict):
-    id: int
+    id: _Id
     file_names: Annotated[list[str], Field(min_length=1)]
     height: _Side
     width: _Side
@@ -152,8 +155,10 @@ def read_dataset(path: Path, images: Path | None = None) -> Dataset:
 def _json_file(path: Path) -> Path:
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder; give a dataset's folder, or its JSON")
-    if not path.is_dir():
+    if path.is_file():
         return path
+    if not path.is_dir():
+        raise DatasetError(f"{path} is no regular file; give a dataset's folder, or its JSON")
     found = [path / name for name in JSON_NAMES if (path / name).is_file()]
     if len(found) != 1:
         got = "both" if found else "neither"

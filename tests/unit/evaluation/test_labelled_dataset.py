@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no height": (set_field("videos", 1, height=0), r"videos\.1\.height"),
     "a huge height": (set_field("videos", 1, height=10**9), r"videos\.1\.height"),
     "a size in words": (set_field("videos", 1, width="wide"), r"videos\.1\.width"),
+    "an id beyond NumPy's": (set_field("videos", 0, id=2**63), r"videos\.0\.id"),
+    "a category beyond them": (set_field("categories", 0, id=-(2**63) - 1), r"categories\.0\.id"),
     "two videos of one id": (set_field("videos", 1, id=7), "2 videos are called 7"),
     "two categories of one id": (set_field("categories", 1, id=11), "2 categories are called 11"),
     "two categories of one name": (
@@ -180,6 +183,13 @@ def test_a_folder_says_which_file_is_meant(folder: Path) -> None:
         read_dataset(folder)
     with pytest.raises(DatasetError, match="no such file or folder"):
         read_dataset(folder / "nowhere")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "labels.json")
+    with pytest.raises(DatasetError, match="is no regular file"):
+        read_dataset(tmp_path / "labels.json")
 
 
 def test_an_image_of_another_size_ends_it(folder: Path) -> None:
