@@ -177,6 +177,57 @@ def test_without_a_shared_class_there_is_nothing_to_compare(
     assert "labels no instance of the model's classes" in line
 
 
+def test_crowds_alone_are_nothing_to_compare(mini_bundle: ExportedMini, tmp_path: Path) -> None:
+    document = labels(IMAGES, CLASSES, [(0, "dog", rectangles())])
+    document["annotations"][0]["iscrowd"] = 1
+    folder = write_dataset(tmp_path / "set", IMAGES, document)
+    assert "nothing but crowds" in fails("eval", mini_bundle.folder, folder, cwd=tmp_path)
+
+
+def test_what_nothing_can_find_is_told(mini_bundle: ExportedMini, tmp_path: Path) -> None:
+    empty = masks([(0, 0, 0, 0)] * NUM_FRAMES, INPUT_SIZE)
+    seen = (rectangles(), [None] * NUM_FRAMES, empty)
+    document = labels(IMAGES, CLASSES, [(0, "dog", one) for one in seen])
+    dataset = read_dataset(write_dataset(tmp_path / "set", IMAGES, document))
+    model = open_bundle(mini_bundle.folder, threads=1)
+    first, *_ = evaluate(model, model.session(), dataset).notes
+    assert first.startswith("2 of 3 instances show in no frame")
+
+
+class TestOut:
+    def test_a_run_is_left_alone(
+        self, mini_bundle: ExportedMini, folder: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "run"
+        video = folder / "JPEGImages" / "a"
+        arguments = ("--model", mini_bundle.folder, "--threads", 1, "--out", out)
+        succeeds("run", video, *arguments, cwd=tmp_path)
+        before = (out / "results.json").read_bytes()
+        line = fails("eval", mini_bundle.folder, folder, "--out", out, "-q", cwd=tmp_path)
+        assert "holds a run" in line
+        assert (out / "results.json").read_bytes() == before
+
+    def test_the_labels_are_left_alone(self, mini_bundle: ExportedMini, tmp_path: Path) -> None:
+        document = labels(IMAGES, CLASSES, [(0, "dog", rectangles())])
+        folder = write_dataset(tmp_path / "set", IMAGES, document)
+        path = (folder / "instances.json").rename(folder / "results.json")
+        before = path.read_bytes()
+        line = fails("eval", mini_bundle.folder, path, "--out", folder, "-q", cwd=tmp_path)
+        assert "would be overwritten" in line
+        assert path.read_bytes() == before
+
+    def test_figures_of_other_results_do_not_stay(
+        self, mini_bundle: ExportedMini, folder: Path, tmp_path: Path
+    ) -> None:
+        """results.json cannot be replaced: what is left must not look like one evaluation."""
+        out = tmp_path / "out"
+        (out / "results.json" / "in the way").mkdir(parents=True)
+        (out / "eval.json").write_text("{}")
+        line = fails("eval", mini_bundle.folder, folder, "--out", out, "-q", cwd=tmp_path)
+        assert "results.json" in line
+        assert not (out / "eval.json").exists()
+
+
 def test_a_damaged_image_ends_it_in_one_line(mini_bundle: ExportedMini, tmp_path: Path) -> None:
     document = labels(IMAGES, CLASSES, [(0, "dog", rectangles())])
     folder = write_dataset(tmp_path / "set", IMAGES, document)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pycocotools import mask as coco_mask
+
 from vpp_deploy.errors import DatasetError, VideoError
 from vpp_deploy.evaluation.dataset import Dataset, LabelledVideo
 from vpp_deploy.evaluation.evaluator import Evaluator, Figures, FoundTrack, check_evaluator
@@ -15,10 +17,11 @@ from vpp_deploy.files import written_aside
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.job import VideoJob, check_folders
 from vpp_deploy.runtime.opening import OpenedModel
-from vpp_deploy.runtime.run_files import RESULTS, locked
+from vpp_deploy.runtime.run_files import FRAMES, RESULTS, locked, remove
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.streams import run_videos
 from vpp_deploy.runtime.summary import RunSummary
+from vpp_deploy.video.frames_jsonl import Rle
 from vpp_deploy.video.source import VideoSource
 
 EVALUATION = "eval.json"
@@ -99,13 +102,13 @@ def evaluate(
         BackendError: the evaluator is not installed, or the model fails.
         DatasetError: an image is damaged, or the classes are not the model's.
         VideoError: `out`, or the system's folder for temporary files, cannot be written, or `out`
-            is a model's.
+            holds what would be lost.
     """
     check_evaluator()
     dataset, notes = match_classes(model.classes, dataset, shared_only=shared_only)
     with ExitStack() as stack:
         if out is not None:
-            check_folders([out])
+            _check_out(out, dataset)
             stack.enter_context(locked([out]))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vpp-deploy-eval-")))
         jobs = [_job(video, folder / str(n)) for n, video in enumerate(dataset.videos)]
@@ -117,9 +120,22 @@ def evaluate(
         notes += _notes(session, dataset, summaries)
         evaluation = _compare(model, session, dataset, tracks, notes)
         if out is not None:
+            remove([out / EVALUATION])  # of other results than those that come now
             _write(out / RESULTS, json.dumps(tracks))
             _write(out / EVALUATION, json.dumps(asdict(evaluation), indent=1))
     return evaluation
+
+
+def _check_out(out: Path, dataset: Dataset) -> None:
+    check_folders([out])
+    if (out / FRAMES).exists():
+        raise VideoError(
+            f"{out} holds a run, whose {RESULTS} would be overwritten; choose another --out"
+        )
+    if dataset.path.resolve() in [(out / name).resolve() for name in (RESULTS, EVALUATION)]:
+        raise VideoError(
+            f"{dataset.path} would be overwritten by the results; choose another --out"
+        )
 
 
 def match_classes(
@@ -128,21 +144,27 @@ def match_classes(
     """The dataset with the categories that the model has, and notes of what was left out.
 
     Raises:
-        DatasetError: no class is shared, or some are not and `shared_only` is not set.
+        DatasetError: no instance counts, or some classes differ and `shared_only` is not set.
     """
     named = set(dataset.categories.values())
     shared = named & set(classes)
     of_model = [name for name in classes if name not in shared]
     of_dataset = [name for name in dataset.categories.values() if name not in shared]
+    left = dataset.only(shared)
+    labelled = any(not instance.is_crowd for instance in left.instances)
     if not of_model and not of_dataset:
+        if not labelled:
+            raise DatasetError(
+                f"{dataset.path} labels nothing but crowds, which do not count; give a dataset "
+                "with instances"
+            )
         return dataset, []
     differences = "; ".join(
         f"{len(names)} of {owner} ({', '.join(names)})"
         for names, owner in ((of_model, "the model alone"), (of_dataset, "the dataset alone"))
         if names
     )
-    left = dataset.only(shared)
-    if not any(not instance.is_crowd for instance in left.instances):
+    if not labelled:
         raise DatasetError(
             f"{dataset.path} labels no instance of the model's classes: {differences}; give a "
             "dataset with classes of the same names"
@@ -236,6 +258,12 @@ def _notes(
             f"{boxed} of {len(dataset.videos)} videos are letterboxed into {height}x{width}, which "
             "is not the published preprocessing; export with an input.size for their frames"
         )
+    unseen = sum(not any(map(_shows, instance.masks)) for instance in dataset.instances)
+    if unseen:
+        yield (
+            f"{unseen} of {len(dataset.instances)} instances show in no frame: nothing can find "
+            "them, and they count as missed"
+        )
     dropped = sum(summary.tracks_dropped for summary in summaries)
     if dropped:
         videos = sum(summary.tracks_dropped > 0 for summary in summaries)
@@ -243,6 +271,10 @@ def _notes(
             f"{dropped} tracks in {videos} of {len(dataset.videos)} videos were forgotten because "
             "every track slot was taken; export with more tracks.slots"
         )
+
+
+def _shows(mask: Rle | None) -> bool:
+    return mask is not None and coco_mask.area(mask) > 0
 
 
 def _write(path: Path, text: str) -> None:
