@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from examples.emoji_vis.gates import NOISE
 from examples.emoji_vis.network import is_selector, new_model
 from examples.emoji_vis.schedule import VARIATION, WANTED, phase_at
 from examples.emoji_vis.unroll import Pruning, run_clips
+from vpp_deploy.errors import CheckpointError
 from vpp_deploy.files import written_aside
 from vpp_deploy.models.vpp import VppModel
 
@@ -26,6 +28,11 @@ _STATISTICS_MOMENTUM = 0.01
 
 _SELECTOR_RATE = 4.0
 """The selectors start from nothing when all else is nearly done."""
+
+_UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError),
+    pickle.UnpicklingError,
+)
 
 
 @dataclass
@@ -91,7 +98,11 @@ class Learner:
             mean.copy_(new)
 
     def save(self, path: Path) -> None:
-        """Writes everything; an interruption leaves the file that was there."""
+        """Writes everything; an interruption leaves the file that was there.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
         state = {
             "seed": self.seed,
             "step": self.step,
@@ -99,10 +110,15 @@ class Learner:
             "mean": self.mean.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with written_aside(path) as aside, aside.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with written_aside(path) as aside, aside.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # what torch makes of a full disk
+            raise CheckpointError(
+                f"{path} cannot be written ({error}); make space, and go on with --resume"
+            ) from error
 
 
 def start(seed: int, device: torch.device) -> Learner:
@@ -112,13 +128,23 @@ def start(seed: int, device: torch.device) -> Learner:
 
 
 def resume(path: Path, device: torch.device) -> Learner:
-    """A training as `save` left it."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    learner = start(state["seed"], device)
-    learner.step = state["step"]
-    learner.model.load_state_dict(state["model"])
-    learner.mean.load_state_dict(state["mean"])
-    learner.optimizer.load_state_dict(state["optimizer"])
+    """A training as `save` left it.
+
+    Raises:
+        CheckpointError: it is damaged, or of another model.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        learner = start(state["seed"], device)
+        learner.step = state["step"]
+        learner.model.load_state_dict(state["model"])
+        learner.mean.load_state_dict(state["mean"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+    except _UNREADABLE as error:
+        raise CheckpointError(
+            f"{path} is damaged, or not of this training ({type(error).__name__}); remove it to "
+            "begin anew, or name another folder"
+        ) from error
     return learner
 
 

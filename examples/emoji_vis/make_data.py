@@ -5,7 +5,6 @@ encoded mask of every object in every frame. The same arguments give the same pi
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +15,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from examples.emoji_vis.artwork import CLASSES
+from examples.emoji_vis.commands import command, frame_size
 from examples.emoji_vis.photos import PHOTOS, Split
 from examples.emoji_vis.scenes import Scene, random_scene
-from vpp_deploy.cli.arguments import parse_frame_size
 from vpp_deploy.errors import VideoError
+from vpp_deploy.files import written_aside
 from vpp_deploy.video.frames_jsonl import encode_masks
 
 QUALITY = 90
@@ -48,8 +48,10 @@ def write_split(
 
     Raises:
         VideoError: the font or a photograph is not installed, or an image cannot be written.
-        OSError: another file cannot.
+        OSError: another file cannot. What the folder has then is no dataset.
     """
+    labels = folder / "instances.json"
+    labels.unlink(missing_ok=True)  # those of an earlier run are of other pictures
     videos: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for video_id in range(1, num_clips + 1):
@@ -87,7 +89,8 @@ def write_split(
         },
         ensure_ascii=False,
     )
-    (folder / "instances.json").write_text(text + "\n", encoding="utf-8")
+    with written_aside(labels) as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
 
 
 def _write_frames(
@@ -131,11 +134,9 @@ def main(
     late: Annotated[bool, typer.Option("--late", help="All objects but one enter late.")] = False,
 ) -> None:
     """Write a split in YouTube-VIS's layout."""
-    try:
-        write_split(folder, split, clips, frames, parse_frame_size(size), seed, late=late)
-    except (VideoError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    shape = frame_size(size)
+    with command():
+        write_split(folder, split, clips, frames, shape, seed, late=late)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from examples.emoji_vis.artwork import CLASSES
 from vpp_deploy.checkpoints.formula import config_text
 from vpp_deploy.checkpoints.keys import is_unused, official_key
+from vpp_deploy.errors import CheckpointError
 from vpp_deploy.files import written_aside
 from vpp_deploy.models.config import ModelConfig
 from vpp_deploy.models.decoder import MultiHeadAttention
@@ -79,6 +81,9 @@ def save_weights(path: Path, state: Mapping[str, Tensor], pruned: bool) -> None:
         path: the file.
         state: canonical key to weights.
         pruned: False writes the dense baseline, without the selectors.
+
+    Raises:
+        CheckpointError: it cannot be written.
     """
     config = CONFIG
     if not pruned:
@@ -91,8 +96,13 @@ def save_weights(path: Path, state: Mapping[str, Tensor], pruned: bool) -> None:
         if not is_unused(key) and (pruned or not is_selector(key))
     }
     metadata = {"config": config_text(config), "classes": json.dumps(list(CLASSES))}
-    with written_aside(path) as aside:
-        save_file(tensors, aside, metadata=metadata)
+    try:
+        with written_aside(path) as aside:
+            save_file(tensors, aside, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} cannot be written ({error}); make space, and go on with --resume"
+        ) from error
 
 
 def _start_deformable(module: MultiScaleDeformableAttention) -> None:

@@ -12,27 +12,33 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import torch
+from filelock import FileLock, Timeout
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from examples.emoji_vis.clips import make_batch
+from examples.emoji_vis.commands import command, count, seed
 from examples.emoji_vis.learner import Learner, resume, start
 from examples.emoji_vis.measure import measure
 from examples.emoji_vis.network import save_weights
 from examples.emoji_vis.schedule import NUM_STEPS, PHASES, WANTED, phase_at
 from examples.emoji_vis.unroll import Pruning
-from vpp_deploy.errors import VideoError
+from vpp_deploy.errors import VppDeployError, printable
+from vpp_deploy.files import written_aside
 
 _SAVE_EVERY_S = 180
 _LOG_EVERY = 50
 _VALIDATE_EVERY = 500
 _VALIDATION_CLIPS = 16
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 def main() -> None:
@@ -40,28 +46,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.emoji_vis.train")
     parser.add_argument("folder", type=Path, help="where everything is written")
     parser.add_argument("--resume", action="store_true", help="go on where a training stopped")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seed", type=seed, help="of a new training [0]")
+    parser.add_argument("--threads", type=count, default=os.cpu_count())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     checkpoint = arguments.folder / "checkpoint.pt"
     if checkpoint.exists() and not arguments.resume:
         parser.error(f"{checkpoint} exists; go on with --resume, or name another folder")
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(1)
-    device = torch.device(arguments.device)
-    learner = resume(checkpoint, device) if checkpoint.exists() else start(arguments.seed, device)
     try:
-        _train(learner, arguments.folder, checkpoint)
-    except VideoError as error:  # the font or a photograph is not installed
-        sys.exit(f"error: {error}")
+        device = torch.zeros(1, device=arguments.device).device
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device {arguments.device} cannot be used here: {printable(str(error))}")
+    with command():
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(arguments.threads)
+        cv2.setNumThreads(1)
+        with _alone(arguments.folder):
+            _train(_learner(checkpoint, arguments.seed, device), arguments.folder, checkpoint)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second training out of the folder."""
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise VppDeployError(
+            f"another training is writing into {folder}; wait for it, or name another folder"
+        ) from error
+
+
+def _learner(checkpoint: Path, seed: int | None, device: torch.device) -> Learner:
+    if not checkpoint.exists():
+        print(f"note: {checkpoint} is not there yet: a new training", file=sys.stderr)
+        return start(seed or 0, device)
+    learner = resume(checkpoint, device)
+    if seed is not None and seed != learner.seed:
+        raise VppDeployError(
+            f"{checkpoint} is of seed {learner.seed}, not {seed}; leave --seed out, or name "
+            "another folder"
+        )
+    return learner
 
 
 def _train(learner: Learner, folder: Path, checkpoint: Path) -> None:
     stopped: list[int] = []
     for number in _STOP_SIGNALS:
-        signal.signal(number, lambda n, _: stopped.append(n))
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, lambda n, _: stopped.append(n))
     losses = Table(folder / "losses.csv", learner.step)
     validation = Table(folder / "validation.csv", learner.step)
     lately: list[dict[str, float]] = []
@@ -116,14 +149,23 @@ def _finished_phase(step: int) -> str | None:
 
 
 class Table:
-    """A CSV file of values by step; what a resumed training will do again is cut off."""
+    """A CSV file of values by step.
+
+    What a resumed training will do again is cut off, and what a full disk left of a line.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path
-        if path.exists():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
-            path.write_text("\n".join([*lines[:1], *kept]) + "\n")
+        if not path.exists():
+            return
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = [row for row in csv.reader(file) if len(row) == 1 + len(COLUMNS[path.stem])]
+        kept = [row for row in rows[1:] if row[0].isdecimal() and int(row[0]) <= step]
+        if not rows:
+            path.unlink()
+            return
+        with written_aside(path) as aside, aside.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([rows[0], *kept])
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a line."""
