@@ -23,6 +23,7 @@ import typer
 from benchmarks import environment
 from benchmarks.evaluations import Evaluated, at_share, bundle_of, evaluated, kept_by
 from benchmarks.report import as_markdown
+from vpp_deploy.cli.signals import exit_on_signals
 from vpp_deploy.errors import VppDeployError
 from vpp_deploy.evaluation.dataset import Dataset, read_dataset
 from vpp_deploy.manifests import read_manifest
@@ -32,6 +33,7 @@ from vpp_deploy.profiling.ratios import FRAME, compare, parts_of
 from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.recipes import ExportRecipe
 from vpp_deploy.runtime.opening import OpenedModel, open_bundle
+from vpp_deploy.specs import PRECISIONS
 
 EVERY, DENSE = "every patch", "dense checkpoint"
 BASE = "fp32"
@@ -175,6 +177,13 @@ def draw(points: Sequence[Point], path: Path) -> None:
     pyplot.close(figure)
 
 
+def _check_precisions(names: list[str] | None) -> list[str] | None:
+    for name in names or ():
+        if name not in PRECISIONS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(PRECISIONS)}")
+    return names
+
+
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="Of a model with selectors.")],
     dataset: Annotated[Path, typer.Argument(help="Labelled, in YouTube-VIS's layout.")],
@@ -186,13 +195,17 @@ def main(
         list[float] | None, typer.Option(help="Of the patches, several times; default: 0.8 to 0.3.")
     ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(help="Beside fp32, several times; default: fp16, int8.")
+        list[str] | None,
+        typer.Option(
+            callback=_check_precisions, help="Beside fp32, several times; default: fp16, int8."
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="Frames to time.")] = 60,
     threads: Annotated[int, typer.Option(min=1, help="Of every model alike.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for bundles and results.")] = Path("runs/curve"),
 ) -> None:
     """Measure AP, operations and latency at several budgets."""
+    exit_on_signals()  # so that an export, which is a process of its own, ends as well
     try:
         labelled = read_dataset(dataset)
         cv2.setNumThreads(threads)

@@ -17,6 +17,7 @@ from vpp_deploy.errors import RecipeError
 from vpp_deploy.evaluation.dataset import Dataset
 from vpp_deploy.evaluation.evaluator import Figures
 from vpp_deploy.evaluation.run import evaluate
+from vpp_deploy.files import written_aside
 from vpp_deploy.manifests import MANIFEST_NAME, PATCH_SIZE, hash_file, read_manifest
 from vpp_deploy.recipe_files import write_recipe
 from vpp_deploy.recipes import BudgetShares, ExportRecipe, target_of
@@ -112,6 +113,7 @@ def evaluated(
         out.mkdir(exist_ok=True)
         seen = evaluate(model, model.session(exploration), dataset, out=out)
         kept = {"figures": dataclasses.asdict(seen.figures), "num_tracks": seen.num_tracks}
-        done.write_text(json.dumps(kept))
+        with written_aside(done) as aside:
+            aside.write_text(json.dumps(kept))
     document: dict[str, Any] = json.loads(done.read_text())
     return Evaluated(Figures(**document["figures"]), document["num_tracks"], out / RESULTS)

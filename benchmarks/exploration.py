@@ -18,6 +18,7 @@ import typer
 from benchmarks.evaluations import at_share, bundle_of, evaluated, kept_by
 from benchmarks.first_seen import first_seen, late_objects
 from benchmarks.report import as_markdown
+from vpp_deploy.cli.signals import exit_on_signals
 from vpp_deploy.errors import VppDeployError
 from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.models.config import ReferenceTokens
@@ -65,13 +66,15 @@ def main(
     ),
 ) -> None:
     """Compare exploration policies and reference tokens."""
+    exit_on_signals()  # so that an export, which is a process of its own, ends as well
     table = [["patches", "reference tokens", "exploration", "AP", "AR10", "found", "frames unseen"]]
     points: list[dict[str, object]] = []
     try:
         labelled = read_dataset(dataset)
         num_late = len(late_objects(labelled))
+        chosen = list(recipes(load_recipe(recipe), share or [0.54, 0.35]))
         out.mkdir(parents=True, exist_ok=True)
-        for reference, one in recipes(load_recipe(recipe), share or [0.54, 0.35]):
+        for reference, one in chosen:
             assert one.model.keep_ratio is not None
             name = f"{reference}-{one.model.keep_ratio:.4f}"
             bundle = bundle_of(checkpoint, one, "fp32", out / name)

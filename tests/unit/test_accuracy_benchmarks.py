@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from benchmarks import curve
 from benchmarks.evaluations import at_share
 from benchmarks.first_seen import first_seen
 from tests.unit.evaluation.made_dataset import Boxes, dataset, masks
@@ -71,3 +74,14 @@ def test_without_late_objects_there_is_nothing_to_wait_for(tmp_path: Path) -> No
     truth = dataset((1,), ("dog",), [(0, "dog", masks([(2, 2, 8, 8)]))])
     with pytest.raises(DatasetError, match="every object shows"):
         first_seen(truth, tmp_path / "results.json")
+
+
+def test_precisions_are_looked_at_before_hours_have_passed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["curve", "nowhere", "nowhere", "--recipe", "nowhere", "--precision", "fp8"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as left:
+        typer.run(curve.main)
+    assert left.value.code == 2
+    assert "fp8" in capsys.readouterr().err
