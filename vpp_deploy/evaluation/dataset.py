@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, NotRequired
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from vpp_deploy.errors import DatasetError
+from vpp_deploy.evaluation.frames import ListedFrames
 from vpp_deploy.evaluation.masks import GivenRle, checked_rle
-from vpp_deploy.video.frames import Frame, VideoSource
+from vpp_deploy.video.frames import VideoSource
 from vpp_deploy.video.frames_jsonl import Rle
-from vpp_deploy.video.image_folder import read_rgb
 
 JSON_NAMES = ("instances.json", "annotations.json")
 IMAGES_NAME = "JPEGImages"
@@ -72,7 +70,7 @@ class LabelledVideo:
 
     def open(self) -> VideoSource:
         """Its frames; iterating raises a DatasetError for one that is not as labelled."""
-        return _ListedFrames(self)
+        return ListedFrames(self.files, self.size)
 
 
 @dataclass(frozen=True)
@@ -222,37 +220,3 @@ def _instances(
             raise DatasetError(f"{here} ({video.name}): {error}") from error
         crowd = bool(annotation.get("iscrowd", 0))
         yield Instance(video.id, annotation["category_id"], crowd, masks)
-
-
-class _ListedFrames(VideoSource):
-    """The frames of one video, every one as the labels say."""
-
-    def __init__(self, video: LabelledVideo) -> None:
-        super().__init__(video.files[0].parent, range(len(video.files)))
-        self._video = video
-        self.frame_size = video.size
-        self.fps = None
-        self.num_frames = len(video.files)
-
-    def _release(self) -> None:
-        """Nothing is held open between two images."""
-
-    def _read(self) -> Iterator[Frame]:
-        self._num_seen = len(self._video.files)
-        for index, file in enumerate(self._video.files):
-            yield Frame(index, None, _labelled(file, self._video.size))
-
-
-def _labelled(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8. An image that is skipped would shift all that is labelled after it."""
-    try:
-        rgb = read_rgb(file)
-    except OSError as error:
-        raise DatasetError(f"{file} cannot be read ({error.strerror})") from error
-    if rgb is None:
-        raise DatasetError(f"{file} is no image, or a damaged one")
-    if rgb.shape[:2] != size:
-        raise DatasetError(
-            f"{file} is {rgb.shape[1]}x{rgb.shape[0]}, and its labels are for {size[1]}x{size[0]}"
-        )
-    return rgb

@@ -10,7 +10,8 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from vpp_deploy.errors import DatasetError, VideoError
+from vpp_deploy.errors import VideoError
+from vpp_deploy.evaluation.classes import match_classes
 from vpp_deploy.evaluation.dataset import Dataset, LabelledVideo
 from vpp_deploy.evaluation.evaluator import Evaluator, Figures, FoundTrack, check_evaluator
 from vpp_deploy.files import written_aside
@@ -136,45 +137,6 @@ def _check_out(out: Path, dataset: Dataset) -> None:
         raise VideoError(
             f"{dataset.path} would be overwritten by the results; choose another --out"
         )
-
-
-def match_classes(
-    classes: Sequence[str], dataset: Dataset, *, shared_only: bool
-) -> tuple[Dataset, list[str]]:
-    """The dataset with the categories that the model has, and notes of what was left out.
-
-    Raises:
-        DatasetError: no instance counts, or some classes differ and `shared_only` is not set.
-    """
-    named = set(dataset.categories.values())
-    shared = named & set(classes)
-    of_model = [name for name in classes if name not in shared]
-    of_dataset = [name for name in dataset.categories.values() if name not in shared]
-    left = dataset.only(shared)
-    labelled = any(not instance.is_crowd for instance in left.instances)
-    if not of_model and not of_dataset:
-        if not labelled:
-            raise DatasetError(
-                f"{dataset.path} labels nothing but crowds, which do not count; give a dataset "
-                "with instances"
-            )
-        return dataset, []
-    differences = "; ".join(
-        f"{len(names)} of {owner} ({', '.join(names)})"
-        for names, owner in ((of_model, "the model alone"), (of_dataset, "the dataset alone"))
-        if names
-    )
-    if not labelled:
-        raise DatasetError(
-            f"{dataset.path} labels no instance of the model's classes: {differences}; give a "
-            "dataset with classes of the same names"
-        )
-    if not shared_only:
-        raise DatasetError(
-            f"model and {dataset.path} have different classes: {differences}; use --shared-classes "
-            f"to compare the {len(shared)} that both have"
-        )
-    return left, [f"{len(shared)} classes are compared; left out: {differences}"]
 
 
 def _job(video: LabelledVideo, out: Path) -> VideoJob:
