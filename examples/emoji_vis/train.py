@@ -2,8 +2,9 @@
 
 May be stopped at any time, even by `kill -9`, and goes on with --resume from the last checkpoint
 (every three minutes) exactly as if it had never stopped. In the folder: `checkpoint.pt`,
-`losses.csv`, `validation.csv`, and at the end of the phases `dense.safetensors` and
-`sparse.safetensors`, which `vpp-deploy export` reads.
+`losses.csv`, `validation.csv`, and of every phase its last state and its product, which `vpp-deploy
+export` reads: `stills.safetensors` and `clips.safetensors`, dense, then `sparse.safetensors` and
+`long.safetensors`, with selectors.
 """
 
 import argparse
@@ -126,10 +127,8 @@ def _train(learner: Learner, folder: Path, checkpoint: Path) -> None:
                 began = time.monotonic()
             if finished:
                 learner.save(folder / f"{finished}.pt")
-                name = "sparse" if phase.pruned else "dense"
-                save_weights(
-                    folder / f"{name}.safetensors", learner.mean.state_dict(), phase.pruned
-                )
+                weights = folder / f"{finished}.safetensors"
+                save_weights(weights, learner.mean.state_dict(), phase.pruned)
             if finished or time.monotonic() - saved > _SAVE_EVERY_S:
                 learner.save(checkpoint)
                 saved = time.monotonic()

@@ -15,7 +15,7 @@ from tests.unit.evaluation.made_dataset import labels, masks, write_dataset
 from vpp_deploy.cli.main import app
 from vpp_deploy.recipes import ExportRecipe
 
-RECIPE = Path(__file__).parents[2] / "examples" / "emoji_vis" / "emoji-52.toml"
+RECIPE = Path(__file__).parents[2] / "examples" / "emoji_vis" / "emoji-55.toml"
 IMAGES = {"a": [frame.rgb for frame in frames(3)]}
 
 
