@@ -143,17 +143,19 @@ class VideoRun:
         """Completes the files; `error` is what ended it early. Ending twice is allowed."""
         if self._summary is not None:
             return
+        unexpected: BaseException | None = None
         try:
-            with ExitStack() as finishing:  # each of them, whichever fails
-                finishing.callback(self._write_results)
-                finishing.push(self._opened)
-                finishing.callback(self._save_state)
-        except BaseException as failure:
-            error = error or failure
-            if not isinstance(failure, VppDeployError):
-                raise
+            for finish in (self._save_state, self._opened.close, self._write_results):
+                try:
+                    finish()
+                except BaseException as failure:  # the others are finished all the same
+                    error = error or failure  # the first says why
+                    if not isinstance(failure, VppDeployError):
+                        unexpected = unexpected or failure
         finally:
             self._summarise(error)
+        if unexpected is not None:
+            raise unexpected
 
     def _note_size(self, frame_size: tuple[int, int]) -> None:
         """Notes once of each size that live input comes in whether it is letterboxed."""
