@@ -17,9 +17,7 @@ Split = Literal["train", "val", "test"]
 _LONG_SIDE = 960
 """Larger photographs are reduced to it: a frame shows a part of one."""
 
-_WALLPAPERS = Path("/usr/share/backgrounds")
-_INSIDE = {"skimage": "data", "sklearn": "datasets/images"}
-"""Where a wheel keeps its pictures."""
+_LOMIRI = Path("/usr/share/backgrounds")
 
 
 @dataclass(frozen=True)
@@ -70,20 +68,6 @@ _LOMIRI_1604: tuple[tuple[str, str], ...] = (
     ("umang_by_Abhishek_Mudgal.jpg", "CC BY 4.0"),
     ("Wine_by_Jakkub_Mede.jpg", "CC BY 4.0"),
 )
-_MATE: tuple[tuple[str, str], ...] = (
-    ("Aqua", "Charles Barbin"),
-    ("Blinds", "Lennart Poettering and Andrea Cimitan"),
-    ("Dune", "Marco Cogoni and Hylke Bons"),
-    ("FreshFlower", "Jens Ansorg"),
-    ("Garden", "Charles Barbin"),
-    ("GreenMeadow", "Timothy Schellhase and Lapo Calamandrei"),
-    ("LadyBird", "Charles Barbin"),
-    ("RainDrops", "blackcombwhistler07"),
-    ("Storm", "Sergey Nazarov"),
-    ("TwoWings", "Charles Barbin and Hylke Bons"),
-    ("Wood", "Jean-François Fortin Tam"),
-    ("YellowFlower", "Charles Barbin"),
-)
 
 
 def _lomiri_credit(name: str, licence: str) -> str:
@@ -97,10 +81,6 @@ PHOTOS = (
     *(
         Photo("lomiri-wallpapers-16.04", name, "train", _lomiri_credit(name, licence))
         for name, licence in _LOMIRI_1604
-    ),
-    *(
-        Photo("mate-backgrounds", f"mate/nature/{name}.jpg", "train", f"{author}, GPL 2+")
-        for name, author in _MATE
     ),
 )
 
@@ -127,9 +107,10 @@ def _read(photo: Photo) -> NDArray[np.uint8]:
 
 
 def _folder(package: str) -> Path:
-    if package not in _INSIDE:
-        return _WALLPAPERS
+    if package.startswith("lomiri"):
+        return _LOMIRI
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise VideoError(f"the Python package {package} is missing; see README.md")
-    return Path(spec.origin).parent / _INSIDE[package]
+    inside = {"skimage": "data", "sklearn": "datasets/images"}[package]
+    return Path(spec.origin).parent / inside

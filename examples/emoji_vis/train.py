@@ -3,8 +3,8 @@
 May be stopped at any time, even by `kill -9`, and goes on with --resume from the last checkpoint
 (every three minutes) exactly as if it had never stopped. In the folder: `checkpoint.pt`,
 `losses.csv`, `validation.csv`, and of every phase its last state and its product, which `vpp-deploy
-export` reads: `stills.safetensors` and `clips.safetensors`, dense, then `sparse.safetensors` and
-`long.safetensors`, with selectors.
+export` reads: `stills.safetensors` and `clips.safetensors`, dense, then `sparse.safetensors`, with
+selectors.
 """
 
 import argparse
