@@ -16,7 +16,7 @@ from examples.emoji_vis.gates import Shares, gated_trunk
 from examples.emoji_vis.losses import FrameTargets, Prediction, assign, frame_loss
 from examples.emoji_vis.network import CONFIG, FRAME_SIZE, INPUT_SIZE, new_model, save_weights
 from examples.emoji_vis.photos import photographs
-from examples.emoji_vis.schedule import PHASES, WANTED, phase_at
+from examples.emoji_vis.schedule import PHASES, phase_at
 from examples.emoji_vis.tracks import TrackQueries, next_tracks
 from vpp_deploy.checkpoints.load import load_model
 from vpp_deploy.errors import VideoError
@@ -26,6 +26,9 @@ from vpp_deploy.models.vpp import VppModel
 from vpp_deploy.recipes import ModelSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+assert CONFIG.keep_ratio is not None
+SHARES = Shares(CONFIG.keep_ratio, 0.56, 0.448, 0.358)
 
 
 def _has_material() -> bool:
@@ -62,10 +65,10 @@ def test_gates_keep_what_the_package_keeps(model: VppModel) -> None:
     backbone = model.backbone
     constants, grid = backbone.constants(INPUT_SIZE), backbone.grid(INPUT_SIZE)
     first, second = _stem(model, 0), _stem(model, 1)
-    k1, k3, k6, k9 = (int(240 * share) for share in WANTED.as_tuple())
+    k1, k3, k6, k9 = (int(240 * share) for share in SHARES.as_tuple())
     with torch.no_grad():
-        gated_1 = gated_trunk(backbone, *first, None, WANTED, 0.0, constants, grid)
-        gated_2 = gated_trunk(backbone, *second, gated_1.memory, WANTED, 0.0, constants, grid)
+        gated_1 = gated_trunk(backbone, *first, None, SHARES, 0.0, constants, grid)
+        gated_2 = gated_trunk(backbone, *second, gated_1.memory, SHARES, 0.0, constants, grid)
         everything = torch.arange(240).expand(2, -1)
         selection = Selection(counts=(k3, k6, k9))
         trunk_1 = backbone.trunk(*first, everything, selection, constants, grid)
@@ -88,7 +91,7 @@ def test_gates_keep_what_the_package_keeps(model: VppModel) -> None:
 def test_dropped_tokens_teach_their_selector_too(model: VppModel) -> None:
     backbone = model.backbone
     constants, grid = backbone.constants(INPUT_SIZE), backbone.grid(INPUT_SIZE)
-    output = gated_trunk(backbone, *_stem(model, 0), None, WANTED, 0.0, constants, grid)
+    output = gated_trunk(backbone, *_stem(model, 0), None, SHARES, 0.0, constants, grid)
     last_scores, last_kept = output.scores[-1], output.kept[-1]
     assert last_scores is not None
     (gradient,) = torch.autograd.grad(output.pyramid_BMC.square().sum(), last_scores)
