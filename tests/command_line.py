@@ -9,8 +9,7 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-c", "from vpp_deploy.cli.entry import main; main()"]
 
-# One thread: the small model needs no more, and a busy machine makes two of them very slow.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+ENVIRONMENT = {**os.environ, "COLUMNS": "200"}
 
 
 def vpp(*arguments: object, cwd: Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:

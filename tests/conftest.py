@@ -1,11 +1,9 @@
 """Fixtures that are too dear to be made twice: a small model, and bundles exported from it."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from filelock import FileLock
 
 from tests.faults.table import pytest_terminal_summary  # noqa: F401 (a hook)
@@ -18,19 +16,6 @@ from tests.mini import (
     write_mini_recipe,
 )
 from vpp_deploy.export import bundle as bundle_module
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread: small models gain nothing from more.
-
-    On a busy machine OpenMP's threads wait for each other spinning: a second one makes the small
-    model ten times slower there.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,7 @@ from vpp_deploy.manifests import MANIFEST_NAME, read_manifest
 COMMAND = [sys.executable, "-c", "from vpp_deploy.cli.main import main; main()"]
 RTX = "--backend=tensorrt-rtx"
 
-# One thread: the small model needs no more, and a busy machine makes two of them very slow.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+ENVIRONMENT = {**os.environ, "COLUMNS": "200"}
 
 needs_rtx = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"

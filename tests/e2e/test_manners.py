@@ -17,7 +17,7 @@ from vpp_deploy.cli.main import app
 
 COMMANDS: tuple[str, ...] = tuple(getattr(get_command(app), "commands"))  # noqa: B009
 CODE = "import sys; sys.argv[0] = 'vpp-deploy'; from vpp_deploy.cli.main import main; main()"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+ENVIRONMENT = {**os.environ, "COLUMNS": "200"}
 
 
 def vpp(

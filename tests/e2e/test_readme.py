@@ -63,9 +63,7 @@ def first_cells(text: str) -> set[str]:
     return cells - {""}
 
 
-def test_commands_and_python(
-    stand_ins: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_and_python(stand_ins: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs: dict[str, str] = {}
     for arguments in commands("vpp-deploy"):
         if any("://" in argument for argument in arguments):

@@ -16,8 +16,6 @@ from vpp_deploy.runtime.onnx_runner import OnnxRunner, open_sessions
 from vpp_deploy.runtime.opening import open_bundle
 from vpp_deploy.runtime.runner import PipelineRunner
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Open = Callable[[ExportedMini, Path, bool], PipelineRunner]
 TOLERANCES = {"fp32": 2e-3, "fp16": 5e-2}
 """Largest difference of a first frame's outputs, over the largest value, between two backends."""

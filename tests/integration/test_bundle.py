@@ -51,8 +51,6 @@ from vpp_deploy.runtime.torch_runner import TorchRunner
 from vpp_deploy.specs import StageSpec, TensorSpec
 from vpp_deploy.video.source import Frame
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PADDED_SIZE = (90, 160)
 """Frames that are resized to 72x128 and padded to the input's 96x128."""
 

@@ -12,8 +12,6 @@ from vpp_deploy.runtime.device_runner import DeviceRunner
 from vpp_deploy.runtime.onnx_runner import OnnxRunner, open_sessions
 from vpp_deploy.runtime.session import VideoSession
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Made = tuple[ExportedMini, dict[str, Any]]
 BUNDLES = ("mini_bundle", "mini_bundle_of_3", "mini_dense_bundle")
 

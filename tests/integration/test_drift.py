@@ -13,8 +13,6 @@ from vpp_deploy.errors import BundleError
 from vpp_deploy.results import Tracks
 from vpp_deploy.runtime.opening import open_bundle, open_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def tracks(ids: list[int], corners: list[tuple[int, int]], side: int = 10) -> Tracks:
     """Squares with their top left corners there."""

@@ -26,8 +26,6 @@ from vpp_deploy.specs import StageSpec, TensorSpec
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FLOATS = {"fp32": {"float32"}, "fp16": {"float16", "float32"}}
 
 

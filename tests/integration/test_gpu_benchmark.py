@@ -22,8 +22,6 @@ from tests.mini import INPUT_SIZE
 from vpp_deploy.drift import Bounds
 from vpp_deploy.errors import BackendError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ONNXRUNTIME = "ONNX Runtime CPU fp16"
 STAGES, REFERENCE = "stages, eager fp32", "reference, eager fp32"
 RTX = "TensorRT-RTX fp16"
@@ -82,7 +80,7 @@ def own(mini_checkpoint: Path, mini_recipe: Path) -> Own:
 
 
 @pytest.fixture(scope="module")
-def document(own: Own, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Any:
+def document(own: Own, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Of a run over everything (a minute)."""
     out = tmp_path_factory.mktemp("gpu")
     benchmark(settings(own, out, "1,2"), METHODS_HERE)

@@ -13,8 +13,6 @@ from vpp_deploy.parity import compare
 from vpp_deploy.parity_report import OutputDifference, ParityReport
 from vpp_deploy.runtime.onnx_runner import OnnxRunner
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def compared(exported: ExportedMini, precision: str) -> ParityReport:
     budgets = exported.prepared.budgets

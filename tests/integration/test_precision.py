@@ -21,8 +21,6 @@ from vpp_deploy.partition.plan import inspected_plan
 from vpp_deploy.partition.prepare import prepare_budgets
 from vpp_deploy.runtime.torch_runner import TorchRunner
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module", params=["fp16", "bf16"])
 def half(request: pytest.FixtureRequest) -> ExportedMini:

@@ -11,8 +11,6 @@ from vpp_deploy import FrameResult, VideoSession, VppDeployError, open_source
 from vpp_deploy.runtime.opening import open_bundle
 from vpp_deploy.video.synthetic import moving_scene
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -40,8 +40,6 @@ from vpp_deploy.runtime.torch_runner import TorchRunner
 from vpp_deploy.runtime.tracker import Tracker, TrackMemory
 from vpp_deploy.video.source import Frame
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Array = NDArray[Any]
 
 ORIGINALS = Path(__file__).parents[3] / "shared" / "parity"

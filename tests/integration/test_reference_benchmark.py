@@ -21,8 +21,6 @@ from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.torch_runner import TorchRunner
 from vpp_deploy.video.source import Frame
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SIZES: dict[str, Size] = {VPP_TINY: "tiny", DENSE_TINY: "dense-tiny"}
 SCORE_TOLERANCE = 5e-4
 MIN_IOU = 0.99

@@ -16,8 +16,6 @@ from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.stream import ResetPolicy
 from vpp_deploy.video.source import Frame
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 COUNT = 9
 
 

@@ -22,8 +22,6 @@ from vpp_deploy.video.pictures import ANNOTATED, Pictures
 from vpp_deploy.video.source import open_source
 from vpp_deploy.video.synthetic import moving_scene
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DONE, FRAMES = 5, 8
 
 

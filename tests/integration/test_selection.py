@@ -23,8 +23,6 @@ from vpp_deploy.recipes import BudgetShares
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.torch_runner import TorchRunner
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 GRID = (INPUT_SIZE[0] // 16, INPUT_SIZE[1] // 16)
 N = GRID[0] * GRID[1]
 COUNTS = tuple(int(N * share) for share in SHARES)

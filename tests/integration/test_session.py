@@ -99,7 +99,6 @@ def test_what_is_no_frame(shape: tuple[int, ...]) -> None:
         Frame(0, None, np.zeros(shape, np.uint8))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("size", [(96, 128), (61, 203)])
 def test_masks_of_a_stage_and_masks_of_the_host(
     mini_checkpoint: Path, mini_recipe: Path, size: tuple[int, int]

@@ -25,8 +25,6 @@ from vpp_deploy.video.pictures import ANNOTATED
 from vpp_deploy.video.source import VideoSource, open_source
 from vpp_deploy.video.synthetic import moving_scene
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 VIDEOS = {
     "short": (3, INPUT_SIZE),
     "long": (9, INPUT_SIZE),

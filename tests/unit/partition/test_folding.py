@@ -14,7 +14,7 @@ BATCH, TRACKS = 2, 3
 
 
 @pytest.fixture(scope="module")
-def model(one_thread: None) -> VppModel:
+def model() -> VppModel:
     """Random weights, and BatchNorm statistics that change their input a lot."""
     torch.manual_seed(0)
     model = VppModel(mini_config()).eval().requires_grad_(False)
