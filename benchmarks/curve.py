@@ -32,6 +32,7 @@ from vpp_deploy.profiling.measure import Candidate, time_models
 from vpp_deploy.profiling.ratios import FRAME, compare, parts_of
 from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.recipes import ExportRecipe
+from vpp_deploy.runtime.inputs import suited_exploration
 from vpp_deploy.runtime.opening import OpenedModel, open_bundle
 from vpp_deploy.specs import PRECISIONS
 
@@ -242,7 +243,7 @@ def main(
 
 def _evaluated(entry: tuple[str, str, Path], dataset: Dataset, threads: int) -> Evaluated:
     label, precision, path = entry
-    found = evaluated(path, dataset, threads)
+    found = evaluated(path, dataset, threads, suited_exploration(read_manifest(path).pipeline))
     print(f"{label} {precision}: AP {found.figures.ap}", file=sys.stderr)
     return found
 

@@ -26,7 +26,7 @@ from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.recipes import ExportRecipe
 from vpp_deploy.runtime.exploration import NONE, parse_exploration
 
-POLICIES = (NONE, "noise:0", "noise:1", "noise:2", "lattice:32", "lattice:16", "lattice:8")
+POLICIES = (NONE, "noise:0", "noise:1", "noise:2", "lattice:16", "lattice:8", "lattice:4")
 REFERENCES: tuple[ReferenceTokens, ...] = get_args(ReferenceTokens)
 
 

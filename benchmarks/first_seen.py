@@ -32,12 +32,16 @@ class FirstSeen:
 
 
 def late_objects(dataset: Dataset) -> list[Instance]:
-    """Those that do not show in their video's first frame; no crowds.
+    """Those that show, but not in their video's first frame; no crowds.
 
     Raises:
         DatasetError: there are none.
     """
-    late = [one for one in dataset.instances if one.masks[0] is None and not one.is_crowd]
+    late = [
+        one
+        for one in dataset.instances
+        if one.masks[0] is None and any(one.masks) and not one.is_crowd
+    ]
     if not late:
         raise DatasetError(
             f"{dataset.path}: every object shows in its video's first frame; give a dataset with "

@@ -64,6 +64,7 @@ def test_the_figures_come_with_what_they_are_of(
     assert evaluation["budgets"] == list(mini_bundle.manifest.budgets)
     assert evaluation["input_size"] == list(INPUT_SIZE)
     assert evaluation["choices"]["scene_cuts"] is False
+    assert evaluation["choices"]["exploration"] == "lattice:8"
     assert evaluation["num_videos"] == 2
     assert evaluation["num_frames"] == 2 * NUM_FRAMES
     assert evaluation["num_instances"] == 2
@@ -111,7 +112,9 @@ def test_what_a_model_found_is_worth_everything_to_it(
     folder = write_dataset(tmp_path / "own", IMAGES, document)
     model = open_bundle(mini_bundle.folder, threads=1)
     seen: list[FrameResult] = []
-    evaluation = evaluate(model, model.session(), read_dataset(folder), on_frame=seen.append)
+    evaluation = evaluate(
+        model, model.session(model.explored_by(None)), read_dataset(folder), on_frame=seen.append
+    )
     assert [result.index for result in seen] == [0, 1, 2, 0, 1, 2]
     assert evaluation.figures.ap == pytest.approx(1.0)
     assert evaluation.figures.ar10 == pytest.approx(1.0)
@@ -124,7 +127,7 @@ def test_several_streams_find_the_same(
     found: dict[str, Any], mini_bundle_of_3: ExportedMini, folder: Path
 ) -> None:
     model = open_bundle(mini_bundle_of_3.folder, threads=1)
-    evaluation = evaluate(model, model.session(), read_dataset(folder))
+    evaluation = evaluate(model, model.session(model.explored_by(None)), read_dataset(folder))
     assert evaluation.num_tracks == found["evaluation"]["num_tracks"]
     assert list(evaluation.notes) == found["evaluation"]["notes"]
 

@@ -28,7 +28,6 @@ from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.evaluation.evaluator import Figures
 from vpp_deploy.evaluation.run import EVALUATION, Evaluation, Row
 from vpp_deploy.evaluation.run import evaluate as evaluate_model
-from vpp_deploy.runtime.exploration import NONE, parse_exploration
 from vpp_deploy.runtime.run_files import RESULTS
 from vpp_deploy.runtime.stream import ResetPolicy
 
@@ -68,7 +67,7 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Every so many frames, run all patches in blocks 1-2."),
     ] = None,
-    exploration: ExplorationOption = NONE,
+    exploration: ExplorationOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a model over a labelled DATASET: AP, AP50, AP75, AR1 and AR10, by class and by video.
@@ -85,8 +84,8 @@ def evaluate(
     labelled = read_dataset(dataset, images)
     opened = open_model(model, options, labelled.videos[0].size)
     policy = ResetPolicy(refresh_every=refresh_every)
-    session = opened.session(parse_exploration(exploration), policy)
-    say(describe(model, opened))
+    session = opened.session(opened.explored_by(exploration), policy)
+    say(describe(model, opened, session))
     with FramesBar(labelled.num_frames, len(labelled.videos)) as bar:
         evaluation = evaluate_model(
             opened,

@@ -11,7 +11,7 @@ import typer
 
 from vpp_deploy.cli.arguments import check_size, choice, parse_size
 from vpp_deploy.cli.console import detail
-from vpp_deploy.runtime.exploration import FORMS, parse_exploration
+from vpp_deploy.runtime.exploration import FORMS, NONE, Lattice, parse_exploration
 from vpp_deploy.runtime.opening import (
     CHECKPOINT_SUFFIXES,
     OpenedModel,
@@ -19,6 +19,7 @@ from vpp_deploy.runtime.opening import (
     open_bundle,
     open_checkpoint,
 )
+from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.specs import BACKENDS
 from vpp_deploy.video.resize import plan_published
 
@@ -47,20 +48,21 @@ SizeOption = Annotated[
 ]
 
 
-def _check_exploration(text: str) -> str:
+def _check_exploration(text: str | None) -> str | None:
     try:
-        parse_exploration(text)
+        parse_exploration(NONE if text is None else text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return text
 
 
 ExplorationOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="POLICY",
         callback=_check_exploration,
-        help=f"How background patches are let in, to see what enters late: {FORMS}.",
+        help=f"How background patches are let in, to see what enters late: {FORMS}; "
+        f"default: {Lattice()} where budgets are fixed.",
     ),
 ]
 
@@ -143,7 +145,11 @@ def open_model(
     return opened
 
 
-def describe(path: Path, model: OpenedModel) -> str:
-    """One line: where the model is from, what computes it, how many tokens it keeps."""
-    tokens = "" if model.budgets is None else "/".join(map(str, model.budgets))
-    return f"{path}: {model.kind}" + (f", tokens {tokens}" if tokens else "")
+def describe(path: Path, model: OpenedModel, session: VideoSession | None = None) -> str:
+    """One line: where the model is from, what computes it, how many tokens it keeps, and how."""
+    parts = [f"{path}: {model.kind}"]
+    if model.budgets is not None:
+        parts.append(f"tokens {'/'.join(map(str, model.budgets))}")
+    if session is not None and model.runner.spec.cold_start is not None:
+        parts.append(f"exploration {session.choices['exploration']}")
+    return ", ".join(parts)

@@ -25,7 +25,6 @@ from vpp_deploy.cli.run_tables import print_one, print_several
 from vpp_deploy.cli.signals import held
 from vpp_deploy.cli.videos import VideoOptions, check_streams, live_options, num_frames
 from vpp_deploy.errors import VideoError
-from vpp_deploy.runtime.exploration import NONE, parse_exploration
 from vpp_deploy.runtime.opening import newest_model
 from vpp_deploy.runtime.stream import ResetPolicy
 from vpp_deploy.runtime.streams import run_videos
@@ -97,7 +96,7 @@ def run(
     rule: RuleOption = None,
     recipe: RecipeOption = None,
     size: SizeOption = None,
-    exploration: ExplorationOption = NONE,
+    exploration: ExplorationOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each video's summary as one line of JSON.")
     ] = False,
@@ -124,8 +123,8 @@ def run(
         check_streams(path, opened.runner.batch, len(videos), is_checkpoint=is_checkpoint(path))
         jobs = video_options.jobs(videos, out, first)
         resets = ResetPolicy(scene_cuts, refresh_every)
-        session = opened.session(parse_exploration(exploration), resets, tokens=tokens)
-        say(describe(path, opened))
+        session = opened.session(opened.explored_by(exploration), resets, tokens=tokens)
+        say(describe(path, opened, session))
         with FramesBar(total, len(videos)) as bar:
             summaries = run_videos(
                 opened,

@@ -56,7 +56,7 @@ class Lattice:
             blocks 1-2, which must have room for them.
     """
 
-    period: int = 16
+    period: int = 8
 
     def __str__(self) -> str:
         return f"lattice:{self.period}"

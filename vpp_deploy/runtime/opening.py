@@ -9,7 +9,8 @@ from typing import Literal
 from vpp_deploy.errors import BackendError, BundleError
 from vpp_deploy.manifests import MANIFEST_NAME, StageOperations, hash_file, read_manifest
 from vpp_deploy.runtime.backends import choose_backend, open_runner
-from vpp_deploy.runtime.exploration import Exploration
+from vpp_deploy.runtime.exploration import Exploration, parse_exploration
+from vpp_deploy.runtime.inputs import suited_exploration
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.session import VideoSession
@@ -48,6 +49,14 @@ class OpenedModel:
     operations: dict[str, StageOperations] | None
     threads: int | None
     identity: str = ""
+
+    def explored_by(self, text: str | None) -> Exploration | None:
+        """The policy that `text` names, or where it is None, the one that suits this model.
+
+        Raises:
+            ValueError: as `parse_exploration`.
+        """
+        return suited_exploration(self.runner.spec) if text is None else parse_exploration(text)
 
     def session(
         self,

@@ -89,7 +89,7 @@ class VideoSession:
         threads: int | None = None,
         scene_cuts: bool = True,
         refresh_every: int | None = None,
-        exploration: str = NONE,
+        exploration: str | None = None,
         tokens: bool = False,
     ) -> "VideoSession":
         """A session of a bundle or an engine, as `vpp-deploy run` has it.
@@ -100,7 +100,8 @@ class VideoSession:
             threads: of the CPU; None: one per core.
             scene_cuts: forget state and tracks where a new scene begins.
             refresh_every: so many frames after the last reset, run all patches in blocks 1-2.
-            exploration: what lets background patches in, as `parse_exploration` takes it.
+            exploration: what lets background patches in, as `parse_exploration` takes it; None:
+                what suits the model, see `suited_exploration`.
             tokens: as the constructor takes it.
 
         Raises:
@@ -110,9 +111,10 @@ class VideoSession:
         from vpp_deploy.runtime.opening import open_bundle
 
         policy = ResetPolicy(scene_cuts, refresh_every)
-        explorer = parse_exploration(exploration)
+        if exploration is not None:
+            parse_exploration(exploration)  # before anything is loaded
         opened = open_bundle(Path(model), backend, threads)
-        return opened.session(explorer, policy, tokens=tokens)
+        return opened.session(opened.explored_by(exploration), policy, tokens=tokens)
 
     @property
     def choices(self) -> dict[str, Any]:

@@ -136,6 +136,6 @@ class _Streams:
             if job is None:
                 return None
             self._session.reset(s)
-            self._running[s] = run = VideoRun(job, self._model, self._notes)
+            self._running[s] = run = VideoRun(job, self._model, self._session.choices, self._notes)
             run.begin(self._session, s)
             self._on_resume(run.resumed_at)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ class RunSummary:
     Attributes:
         model, kind, video: what ran on what.
         streams: that every step of the model steps together.
+        choices: of the session: what its results depend on beside the model.
         ended_by: what ended the run early, None if it reached the end of the video or the range.
         frames: done.
         resumed_at: how many of them an earlier run had done.
@@ -49,6 +51,7 @@ class RunSummary:
     kind: str
     video: str
     streams: int
+    choices: dict[str, Any]
     ended_by: str | None
     frames: int
     resumed_at: int

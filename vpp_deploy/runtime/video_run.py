@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from vpp_deploy.errors import ResumeError, VideoError, VppDeployError
 from vpp_deploy.results import FrameResult
@@ -36,16 +37,24 @@ class VideoRun:
         job: what was asked for.
     """
 
-    def __init__(self, job: VideoJob, model: OpenedModel, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        job: VideoJob,
+        model: OpenedModel,
+        choices: dict[str, Any],
+        notes: Sequence[str] = (),
+    ) -> None:
         """Opens nothing yet.
 
         Args:
             job: what to run; its folder is prepared.
             model: what runs on it.
+            choices: of the session, for the summary.
             notes: what the summary's reader should know beforehand.
         """
         self.job = job
         self._model = model
+        self._choices = choices
         self._notes = list(notes)
         self._tally = RunTally(model.classes, model.runner.batch)
         self._summary: RunSummary | None = None
@@ -225,6 +234,7 @@ class VideoRun:
             kind=self._model.kind,
             video=self.job.name,
             streams=self._model.runner.batch,
+            choices=self._choices,
             ended_by=ended_by,
             frames=tally.frames,
             resumed_at=tally.resumed_at,

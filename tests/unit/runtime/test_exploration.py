@@ -1,5 +1,6 @@
 """What is added to Map-SM's scores so that background patches are let in."""
 
+import dataclasses
 from typing import cast
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError
 from vpp_deploy.runtime.exploration import Lattice, RankNoise, parse_exploration
-from vpp_deploy.runtime.inputs import StepInputs
+from vpp_deploy.runtime.inputs import StepInputs, suited_exploration
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.specs import ColdStart, PipelineSpec, StageSpec, TensorSpec
 
@@ -89,6 +90,20 @@ class Pruned:
 
     def upload(self, name: str, value: NDArray[np.float32]) -> None:
         """Taken."""
+
+
+@pytest.mark.parametrize(
+    ("budget", "period"), [(96, 8), (30, 8), (24, 8), (23, 9), (1, 192), (0, None), (-1, None)]
+)
+def test_unless_asked_a_lattice_takes_half_of_the_budget_at_most(
+    budget: int, period: int | None
+) -> None:
+    (stage,) = Pruned.spec.stages
+    outputs = (TensorSpec("kept_1_2", "int64", (1, budget)),)
+    spec = dataclasses.replace(Pruned.spec, stages=(dataclasses.replace(stage, outputs=outputs),))
+    suited = suited_exploration(spec)
+    assert suited == (None if period is None else Lattice(period))
+    assert suited_exploration(dataclasses.replace(spec, cold_start=None)) is None
 
 
 def test_a_lattice_that_the_budget_has_no_room_for() -> None:
