@@ -32,7 +32,7 @@ from vpp_deploy.profiling.measure import Candidate, time_models
 from vpp_deploy.profiling.ratios import FRAME, compare, parts_of
 from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.recipes import ExportRecipe
-from vpp_deploy.runtime.inputs import suited_exploration
+from vpp_deploy.runtime.exploration import suited_exploration
 from vpp_deploy.runtime.opening import OpenedModel, open_bundle
 from vpp_deploy.specs import PRECISIONS
 

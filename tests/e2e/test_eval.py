@@ -64,7 +64,7 @@ def test_the_figures_come_with_what_they_are_of(
     assert evaluation["budgets"] == list(mini_bundle.manifest.budgets)
     assert evaluation["input_size"] == list(INPUT_SIZE)
     assert evaluation["choices"]["scene_cuts"] is False
-    assert evaluation["choices"]["exploration"] == "lattice:8"
+    assert evaluation["choices"]["exploration"] == "noise:0"
     assert evaluation["num_videos"] == 2
     assert evaluation["num_frames"] == 2 * NUM_FRAMES
     assert evaluation["num_instances"] == 2

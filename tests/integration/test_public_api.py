@@ -8,7 +8,7 @@ import pytest
 from tests.mini import CLASSES, INPUT_SIZE, ExportedMini
 from tests.unit.video.synthetic import write_video
 from vpp_deploy import FrameResult, VideoSession, VppDeployError, open_source
-from vpp_deploy.runtime.exploration import Lattice
+from vpp_deploy.runtime.exploration import RankNoise
 from vpp_deploy.runtime.opening import open_bundle
 from vpp_deploy.video.synthetic import moving_scene
 
@@ -38,7 +38,7 @@ def test_a_session_from_a_folder(mini_bundle: ExportedMini, clip: Path) -> None:
 def test_it_is_what_the_parts_give(mini_bundle: ExportedMini, clip: Path) -> None:
     ours = steps(VideoSession.open(mini_bundle.folder, threads=1, scene_cuts=False), clip)
     parts = open_bundle(mini_bundle.folder, threads=1)
-    theirs = steps(parts.session(Lattice()), clip)
+    theirs = steps(parts.session(RankNoise()), clip)
     for a, b in zip(ours, theirs, strict=True):
         assert a.tracks.ids.tolist() == b.tracks.ids.tolist()
         assert np.array_equal(a.tracks.masks, b.tracks.masks)

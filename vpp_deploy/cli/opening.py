@@ -11,7 +11,7 @@ import typer
 
 from vpp_deploy.cli.arguments import check_size, choice, parse_size
 from vpp_deploy.cli.console import detail
-from vpp_deploy.runtime.exploration import FORMS, NONE, Lattice, parse_exploration
+from vpp_deploy.runtime.exploration import FORMS, NONE, RankNoise, parse_exploration
 from vpp_deploy.runtime.opening import (
     CHECKPOINT_SUFFIXES,
     OpenedModel,
@@ -62,7 +62,7 @@ ExplorationOption = Annotated[
         metavar="POLICY",
         callback=_check_exploration,
         help=f"How background patches are let in, to see what enters late: {FORMS}; "
-        f"default: {Lattice()} where budgets are fixed.",
+        f"default: {RankNoise()} where budgets are fixed.",
     ),
 ]
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vpp_deploy.specs import PipelineSpec
+
 _NOISE_SCALE = 0.1  # the published selectors divide their Gumbel noise by a temperature of 10
 
 _FIRST = 1e4
@@ -56,7 +58,7 @@ class Lattice:
             blocks 1-2, which must have room for them.
     """
 
-    period: int = 8
+    period: int = 16
 
     def __str__(self) -> str:
         return f"lattice:{self.period}"
@@ -81,6 +83,16 @@ class Lattice:
 
 
 Exploration = RankNoise | Lattice
+
+
+def suited_exploration(spec: PipelineSpec) -> Exploration | None:
+    """What a model is run with unless another policy is asked for.
+
+    Noise, which found most of what enters late (README.md has the figures); None for a dense model,
+    and for the published rule, whose budget of blocks 1-2 is not fixed.
+    """
+    start = spec.cold_start
+    return None if start is None or spec.tensor(start.keep).shape[1] == -1 else RankNoise()
 
 
 def parse_exploration(text: str) -> Exploration | None:

@@ -81,18 +81,6 @@ class StepInputs:
         return valid
 
 
-def suited_exploration(spec: PipelineSpec) -> Lattice | None:
-    """What a model is run with unless another is asked for.
-
-    A lattice that leaves Map-SM at least half of the budget of blocks 1-2; None for a dense model,
-    and where no budget is fixed, as under the published rule.
-    """
-    budget = 0 if spec.cold_start is None else spec.tensor(spec.cold_start.keep).shape[1]
-    if spec.cold_start is None or budget < 1:
-        return None
-    return Lattice(max(Lattice.period, -(-2 * spec.cold_start.num_tokens // budget)))
-
-
 def _check_room(spec: PipelineSpec, lattice: Lattice) -> None:
     """Of equal ranks the first positions win, so without room the last rows never have a turn."""
     start = spec.cold_start

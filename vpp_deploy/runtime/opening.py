@@ -9,8 +9,11 @@ from typing import Literal
 from vpp_deploy.errors import BackendError, BundleError
 from vpp_deploy.manifests import MANIFEST_NAME, StageOperations, hash_file, read_manifest
 from vpp_deploy.runtime.backends import choose_backend, open_runner
-from vpp_deploy.runtime.exploration import Exploration, parse_exploration
-from vpp_deploy.runtime.inputs import suited_exploration
+from vpp_deploy.runtime.exploration import (
+    Exploration,
+    parse_exploration,
+    suited_exploration,
+)
 from vpp_deploy.runtime.postprocess import PostprocessSettings
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.session import VideoSession

@@ -8,8 +8,13 @@ import pytest
 from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError
-from vpp_deploy.runtime.exploration import Lattice, RankNoise, parse_exploration
-from vpp_deploy.runtime.inputs import StepInputs, suited_exploration
+from vpp_deploy.runtime.exploration import (
+    Lattice,
+    RankNoise,
+    parse_exploration,
+    suited_exploration,
+)
+from vpp_deploy.runtime.inputs import StepInputs
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.specs import ColdStart, PipelineSpec, StageSpec, TensorSpec
 
@@ -92,17 +97,12 @@ class Pruned:
         """Taken."""
 
 
-@pytest.mark.parametrize(
-    ("budget", "period"), [(96, 8), (30, 8), (24, 8), (23, 9), (1, 192), (0, None), (-1, None)]
-)
-def test_unless_asked_a_lattice_takes_half_of_the_budget_at_most(
-    budget: int, period: int | None
-) -> None:
+@pytest.mark.parametrize(("budget", "suited"), [(96, RankNoise(0)), (1, RankNoise(0)), (-1, None)])
+def test_unless_asked_budgets_have_noise(budget: int, suited: RankNoise | None) -> None:
     (stage,) = Pruned.spec.stages
     outputs = (TensorSpec("kept_1_2", "int64", (1, budget)),)
     spec = dataclasses.replace(Pruned.spec, stages=(dataclasses.replace(stage, outputs=outputs),))
-    suited = suited_exploration(spec)
-    assert suited == (None if period is None else Lattice(period))
+    assert suited_exploration(spec) == suited
     assert suited_exploration(dataclasses.replace(spec, cold_start=None)) is None
 
 
