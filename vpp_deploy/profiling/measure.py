@@ -187,7 +187,7 @@ def _open(
     progress(f"loading {candidate.path}")
     before, start = resident_bytes(), time.perf_counter()
     model = candidate.open(None)
-    session = model.session()
+    session = model.session(model.explored_by(None))
     load_ms = (time.perf_counter() - start) * 1e3
     after = resident_bytes()
     height, width = session.input_size

@@ -120,7 +120,7 @@ def _inspect(candidate: Candidate, feed: FrameFeed, progress: Progress) -> NodeP
     progress(f"looking into {candidate.path}")
     with tempfile.TemporaryDirectory(prefix="vpp-deploy-") as folder:
         model = candidate.open(Path(folder))
-        session = model.session()
+        session = model.session(model.explored_by(None))
         warmup = _steps(session, model.runner, feed, 2)
         session.reset()
         steps = _steps(session, model.runner, feed, 1 + NODE_FRAMES)
