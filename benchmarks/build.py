@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import describe
+from benchmarks.errors import in_one_line
 from vpp_deploy.engines.architectures import parse_sm
 from vpp_deploy.engines.build import stage_job
 from vpp_deploy.engines.recipes import EngineRecipe
 from vpp_deploy.engines.stage_build import build_stage
 from vpp_deploy.engines.target import choose_target
-from vpp_deploy.errors import VppDeployError
 from vpp_deploy.manifests import read_manifest
 from vpp_deploy.profiling.memory import peak_bytes
 from vpp_deploy.runtime.backends import import_tensorrt
@@ -88,6 +88,7 @@ def print_table(bundle: Path, figures: list[StageFigures]) -> None:
     Console().print(table)
 
 
+@in_one_line()
 def main(
     bundle: Annotated[Path, typer.Argument(help="Exported for GPUs.")],
     sm: Annotated[str, typer.Option(metavar="NN,...", help="Architectures.")] = "86,89",
@@ -99,7 +100,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except VppDeployError as error:
-        raise SystemExit(f"error: {error}") from error
+    typer.run(main)

@@ -22,11 +22,12 @@ from rich.console import Console
 
 from benchmarks import environment
 from benchmarks.checkpoints import make_bundle, make_checkpoint
+from benchmarks.errors import in_one_line
 from benchmarks.reference import open_reference
 from benchmarks.report import Series, as_markdown, ratio, rows, stage_rows
 from vpp_deploy.checkpoints.formula import Size
 from vpp_deploy.cli.arguments import parse_size
-from vpp_deploy.errors import BackendError, VppDeployError
+from vpp_deploy.errors import BackendError
 from vpp_deploy.runtime.opening import open_bundle
 from vpp_deploy.video.source import Frame, open_source
 
@@ -128,6 +129,7 @@ def peak_memory(bundle: Path, video: Path, threads: int) -> int:
     return peak
 
 
+@in_one_line()
 def main(
     frames: Annotated[
         int, typer.Option(min=2, help="Frames to time, after a first one that is shown apart.")
@@ -147,11 +149,7 @@ def main(
     ] = "system",
 ) -> None:
     """Time the reference and this project's bundles, dense and pruned, on the same frames."""
-    try:
-        _benchmark(frames, parse_size(size), video, shape, threads, out, allocator)
-    except VppDeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    _benchmark(frames, parse_size(size), video, shape, threads, out, allocator)
 
 
 def _benchmark(

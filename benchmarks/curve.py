@@ -21,10 +21,10 @@ import cv2
 import typer
 
 from benchmarks import environment
+from benchmarks.errors import in_one_line
 from benchmarks.evaluations import Evaluated, at_share, bundle_of, evaluated, kept_by
 from benchmarks.report import as_markdown
 from vpp_deploy.cli.signals import exit_on_signals
-from vpp_deploy.errors import VppDeployError
 from vpp_deploy.evaluation.dataset import Dataset, read_dataset
 from vpp_deploy.manifests import read_manifest
 from vpp_deploy.profiling.feed import VideoFeed
@@ -185,6 +185,7 @@ def _check_precisions(names: list[str] | None) -> list[str] | None:
     return names
 
 
+@in_one_line()
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="Of a model with selectors.")],
     dataset: Annotated[Path, typer.Argument(help="Labelled, in YouTube-VIS's layout.")],
@@ -207,19 +208,15 @@ def main(
 ) -> None:
     """Measure AP, operations and latency at several budgets."""
     exit_on_signals()  # so that an export, which is a process of its own, ends as well
-    try:
-        labelled = read_dataset(dataset)
-        cv2.setNumThreads(threads)
-        out.mkdir(parents=True, exist_ok=True)
-        shares = share or [0.8, 0.7, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3]
-        precisions = list(dict.fromkeys([BASE, *(precision or ["fp16", "int8"])]))
-        made = list(bundles(checkpoint, dense, load_recipe(recipe), shares, precisions, out))
-        found = [_evaluated(entry, labelled, threads) for entry in made]
-        before = environment.describe()
-        times = time_bundles(made, labelled.videos[0].files[0].parent, frames, threads)
-    except (VppDeployError, OSError) as error:  # a file that is not there, a full disk
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    labelled = read_dataset(dataset)
+    cv2.setNumThreads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    shares = share or [0.8, 0.7, 0.6, 0.55, 0.5, 0.4, 0.3]
+    precisions = list(dict.fromkeys([BASE, *(precision or ["fp16", "int8"])]))
+    made = list(bundles(checkpoint, dense, load_recipe(recipe), shares, precisions, out))
+    found = [_evaluated(entry, labelled, threads) for entry in made]
+    before = environment.describe()
+    times = time_bundles(made, labelled.videos[0].files[0].parent, frames, threads)
     points = []
     for (label, one, path), evaluation in zip(made, found, strict=True):
         operations = read_manifest(path).operations

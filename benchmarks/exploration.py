@@ -15,11 +15,11 @@ from typing import Annotated, get_args
 
 import typer
 
+from benchmarks.errors import in_one_line
 from benchmarks.evaluations import at_share, bundle_of, evaluated, kept_by
 from benchmarks.first_seen import first_seen, late_objects
 from benchmarks.report import as_markdown
 from vpp_deploy.cli.signals import exit_on_signals
-from vpp_deploy.errors import VppDeployError
 from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.models.config import ReferenceTokens
 from vpp_deploy.recipe_files import load_recipe
@@ -49,6 +49,7 @@ def _check_policies(policies: list[str] | None) -> list[str] | None:
     return policies
 
 
+@in_one_line()
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="Of a model with selectors.")],
     dataset: Annotated[Path, typer.Argument(help="Whose objects enter late.")],
@@ -69,41 +70,37 @@ def main(
     exit_on_signals()  # so that an export, which is a process of its own, ends as well
     table = [["patches", "reference tokens", "exploration", "AP", "AR10", "found", "frames unseen"]]
     points: list[dict[str, object]] = []
-    try:
-        labelled = read_dataset(dataset)
-        num_late = len(late_objects(labelled))
-        chosen = list(recipes(load_recipe(recipe), share or [0.54, 0.35]))
-        out.mkdir(parents=True, exist_ok=True)
-        for reference, one in chosen:
-            assert one.model.keep_ratio is not None
-            name = f"{reference}-{one.model.keep_ratio:.4f}"
-            bundle = bundle_of(checkpoint, one, "fp32", out / name)
-            for text in policy or POLICIES:
-                found = evaluated(bundle, labelled, threads, parse_exploration(text))
-                late = first_seen(labelled, found.results)
-                figures = (found.figures.ap, found.figures.ar10, late.found)
-                table.append(
-                    [
-                        f"{kept_by(bundle):.1%}",
-                        reference,
-                        text,
-                        *("-" if value is None else f"{100 * value:.1f}" for value in figures),
-                        f"{late.frames_unseen:.2f}",
-                    ]
-                )
-                print(*table[-1], file=sys.stderr)
-                points.append(
-                    {
-                        "kept": kept_by(bundle),
-                        "reference_tokens": reference,
-                        "exploration": text,
-                        **dataclasses.asdict(found.figures),
-                        **dataclasses.asdict(late),
-                    }
-                )
-    except (VppDeployError, OSError) as error:  # a file that is not there, a full disk
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    labelled = read_dataset(dataset)
+    num_late = len(late_objects(labelled))
+    chosen = list(recipes(load_recipe(recipe), share or [0.54, 0.35]))
+    out.mkdir(parents=True, exist_ok=True)
+    for reference, one in chosen:
+        assert one.model.keep_ratio is not None
+        name = f"{reference}-{one.model.keep_ratio:.4f}"
+        bundle = bundle_of(checkpoint, one, "fp32", out / name)
+        for text in policy or POLICIES:
+            found = evaluated(bundle, labelled, threads, parse_exploration(text))
+            late = first_seen(labelled, found.results)
+            figures = (found.figures.ap, found.figures.ar10, late.found)
+            table.append(
+                [
+                    f"{kept_by(bundle):.1%}",
+                    reference,
+                    text,
+                    *("-" if value is None else f"{100 * value:.1f}" for value in figures),
+                    f"{late.frames_unseen:.2f}",
+                ]
+            )
+            print(*table[-1], file=sys.stderr)
+            points.append(
+                {
+                    "kept": kept_by(bundle),
+                    "reference_tokens": reference,
+                    "exploration": text,
+                    **dataclasses.asdict(found.figures),
+                    **dataclasses.asdict(late),
+                }
+            )
     setting = (
         f"{labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames, "
         f"{num_late} objects that enter late"

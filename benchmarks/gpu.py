@@ -8,21 +8,21 @@ there, they take turns, so that a GPU that gets warm favours none, and these tim
 ones. The report is written after every row. What fails is a row that says why.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmarks.cpu import DENSE, PRUNED
+from benchmarks.errors import in_one_line
 from benchmarks.gpu_cases import Own, cases_of
 from benchmarks.gpu_methods import chosen
 from benchmarks.gpu_run import SCENE_FRAMES, Settings, benchmark
 from vpp_deploy.cli.arguments import parse_frame_size, parse_size
 from vpp_deploy.drift import Bounds
-from vpp_deploy.errors import VppDeployError
 
 
+@in_one_line()
 def main(
     device: Annotated[str, typer.Option(help="cuda, or cpu to try the script.")] = "cuda",
     size: Annotated[str, typer.Option(metavar="HxW", help="Input of the network.")] = "544x960",
@@ -55,30 +55,26 @@ def main(
     ),
 ) -> None:
     """Check and time every way to run VPP on this GPU."""
-    try:
-        cases, own = cases_of(models, kinds, batches), None
-        if checkpoint is not None and recipe is not None:
-            cases, own = cases_of(checkpoint.stem, "", batches), Own(checkpoint, recipe)
-        elif checkpoint is not None or recipe is not None:
-            raise typer.BadParameter("--checkpoint and --recipe go together")
-        settings = Settings(
-            device=device,
-            out=out,
-            input_size=parse_size(size),
-            frame_size=parse_frame_size(frame_size),
-            video=video,
-            cases=cases,
-            frames=frames,
-            turns=turns,
-            check_frames=check_frames,
-            bounds=Bounds(tracks=min_tracks, iou=min_iou),
-            own=own,
-            minutes=minutes,
-        )
-        report = benchmark(settings, chosen(methods))
-    except VppDeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    cases, own = cases_of(models, kinds, batches), None
+    if checkpoint is not None and recipe is not None:
+        cases, own = cases_of(checkpoint.stem, "", batches), Own(checkpoint, recipe)
+    elif checkpoint is not None or recipe is not None:
+        raise typer.BadParameter("--checkpoint and --recipe go together")
+    settings = Settings(
+        device=device,
+        out=out,
+        input_size=parse_size(size),
+        frame_size=parse_frame_size(frame_size),
+        video=video,
+        cases=cases,
+        frames=frames,
+        turns=turns,
+        check_frames=check_frames,
+        bounds=Bounds(tracks=min_tracks, iou=min_iou),
+        own=own,
+        minutes=minutes,
+    )
+    report = benchmark(settings, chosen(methods))
     print(report.markdown())
     print(f"\n{out / 'gpu.json'} has all of it, {out / 'gpu.md'} these tables")
 

@@ -24,7 +24,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.environment import default_video, describe
-from vpp_deploy.errors import BackendError, VideoError, VppDeployError
+from benchmarks.errors import in_one_line
+from vpp_deploy.errors import BackendError, VideoError
 from vpp_deploy.profiling.memory import peak_bytes, resident_bytes
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.job import VideoJob
@@ -166,6 +167,7 @@ def print_curve(curve: MemoryCurve) -> None:
     )
 
 
+@in_one_line()
 def main(
     bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
     frames: Annotated[int, typer.Option(min=1, help="How many frames to run.")] = 1000,
@@ -179,11 +181,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Measure resident memory against frames; exit code 1 if it grew by 1 % or more."""
-    try:
-        curve = measure(bundle, video or default_video(), frames, threads, pictures=pictures)
-    except VppDeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    curve = measure(bundle, video or default_video(), frames, threads, pictures=pictures)
     print_curve(curve)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
