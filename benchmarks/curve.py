@@ -187,11 +187,12 @@ def _check_precisions(names: list[str] | None) -> list[str] | None:
 
 @in_one_line()
 def main(
-    checkpoint: Annotated[Path, typer.Argument(help="Of a model with selectors.")],
+    checkpoint: Annotated[Path, typer.Argument(exists=True, help="Of a model with selectors.")],
     dataset: Annotated[Path, typer.Argument(help="Labelled, in YouTube-VIS's layout.")],
-    recipe: Annotated[Path, typer.Option(help="The model's; its budgets are scaled.")],
+    recipe: Annotated[Path, typer.Option(exists=True, help="The model's; its budgets are scaled.")],
     dense: Annotated[
-        Path | None, typer.Option(help="Checkpoint of the dense model, to compare with.")
+        Path | None,
+        typer.Option(exists=True, help="Checkpoint of the dense model, to compare with."),
     ] = None,
     share: Annotated[
         list[float] | None, typer.Option(help="Of the patches, several times; default: 0.8 to 0.3.")
@@ -213,8 +214,10 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     shares = share or [0.8, 0.7, 0.6, 0.55, 0.5, 0.4, 0.3]
     precisions = list(dict.fromkeys([BASE, *(precision or ["fp16", "int8"])]))
-    made = list(bundles(checkpoint, dense, load_recipe(recipe), shares, precisions, out))
-    found = [_evaluated(entry, labelled, threads) for entry in made]
+    made, found = [], []
+    for entry in bundles(checkpoint, dense, load_recipe(recipe), shares, precisions, out):
+        made.append(entry)
+        found.append(_evaluated(entry, labelled, threads))
     before = environment.describe()
     times = time_bundles(made, labelled.videos[0].files[0].parent, frames, threads)
     points = []

@@ -58,7 +58,10 @@ def at_share(recipe: ExportRecipe, kept: float) -> ExportRecipe:
 
     low, high = 0.0, 1 / min(trained)
     if not share_kept(scaled(low), 1) < kept <= share_kept(scaled(high), 1) + 1e-9:
-        raise RecipeError(f"no budgets run {kept:.0%} of the patches: block 0 runs them all")
+        raise RecipeError(
+            f"no budgets run {kept:.0%} of the patches; block 0 runs them all, the others what the "
+            "shares say: expected a number above 0.08 and up to 1"
+        )
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if share_kept(scaled(middle), 1) < kept else (low, middle)

@@ -21,10 +21,11 @@ from benchmarks.first_seen import first_seen, late_objects
 from benchmarks.report import as_markdown
 from vpp_deploy.cli.signals import exit_on_signals
 from vpp_deploy.evaluation.dataset import read_dataset
+from vpp_deploy.manifests import PATCH_SIZE, read_manifest
 from vpp_deploy.models.config import ReferenceTokens
 from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.recipes import ExportRecipe
-from vpp_deploy.runtime.exploration import NONE, parse_exploration
+from vpp_deploy.runtime.exploration import NONE, Lattice, parse_exploration
 
 POLICIES = (NONE, "noise:0", "noise:1", "noise:2", "lattice:16", "lattice:8", "lattice:4")
 REFERENCES: tuple[ReferenceTokens, ...] = get_args(ReferenceTokens)
@@ -40,6 +41,14 @@ def recipes(recipe: ExportRecipe, shares: Sequence[float]) -> Iterator[tuple[str
             yield reference, at_share(dataclasses.replace(recipe, model=model), share)
 
 
+def has_room(bundle: Path, lattice: Lattice) -> bool:
+    """Whether the budget of blocks 1-2 holds what a lattice puts first; else it is refused."""
+    manifest = read_manifest(bundle)
+    height, width = manifest.preprocessing.input_size
+    most = lattice.most((height // PATCH_SIZE, width // PATCH_SIZE))
+    return manifest.budgets is None or manifest.budgets[0] >= most
+
+
 def _check_policies(policies: list[str] | None) -> list[str] | None:
     try:
         for text in policies or ():
@@ -51,9 +60,9 @@ def _check_policies(policies: list[str] | None) -> list[str] | None:
 
 @in_one_line()
 def main(
-    checkpoint: Annotated[Path, typer.Argument(help="Of a model with selectors.")],
+    checkpoint: Annotated[Path, typer.Argument(exists=True, help="Of a model with selectors.")],
     dataset: Annotated[Path, typer.Argument(help="Whose objects enter late.")],
-    recipe: Annotated[Path, typer.Option(help="The model's; its budgets are scaled.")],
+    recipe: Annotated[Path, typer.Option(exists=True, help="The model's; its budgets are scaled.")],
     share: Annotated[
         list[float] | None, typer.Option(help="Of the patches; default: 0.54 and 0.35.")
     ] = None,
@@ -79,7 +88,11 @@ def main(
         name = f"{reference}-{one.model.keep_ratio:.4f}"
         bundle = bundle_of(checkpoint, one, "fp32", out / name)
         for text in policy or POLICIES:
-            found = evaluated(bundle, labelled, threads, parse_exploration(text))
+            explored = parse_exploration(text)
+            if isinstance(explored, Lattice) and not has_room(bundle, explored):
+                print(f"{bundle} has no room for {text}", file=sys.stderr)
+                continue
+            found = evaluated(bundle, labelled, threads, explored)
             late = first_seen(labelled, found.results)
             figures = (found.figures.ap, found.figures.ar10, late.found)
             table.append(

@@ -36,9 +36,9 @@ def _fail(message: str) -> None:
     sys.exit(1)
 
 
-def count(text: str) -> int:
-    """An argument: a number of things, one or more."""
-    return _whole(text, 1)
+def threads(text: str) -> int:
+    """An argument: 1 to 256, as the project's commands have it."""
+    return _whole(text, 1, 256)
 
 
 def seed(text: str) -> int:
@@ -46,10 +46,10 @@ def seed(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int = 999_999_999) -> int:
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
-    if number < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to 999999999")
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
     return number
 
 

@@ -136,7 +136,9 @@ def resume(path: Path, device: torch.device) -> Learner:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         learner = start(state["seed"], device)
-        learner.step = state["step"]
+        learner.step = int(state["step"])
+        if learner.step < 0:
+            raise ValueError("a step below 0")
         learner.model.load_state_dict(state["model"])
         learner.mean.load_state_dict(state["mean"])
         learner.optimizer.load_state_dict(state["optimizer"])

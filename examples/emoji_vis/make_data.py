@@ -24,6 +24,8 @@ from vpp_deploy.video.frames_jsonl import encode_masks
 
 QUALITY = 90
 
+_ORIGIN = "emoji over photographs"
+
 
 def write_split(
     folder: Path,
@@ -38,7 +40,7 @@ def write_split(
     """Writes the clips of a split.
 
     Args:
-        folder: new, or of an earlier run that is overwritten.
+        folder: new, or of an earlier run that is overwritten; its other pictures stay.
         split: decides on photographs and drawings.
         num_clips: videos.
         num_frames: of each.
@@ -47,15 +49,20 @@ def write_split(
         late: objects enter late, as `random_scene` takes it.
 
     Raises:
-        VideoError: the font or a photograph is not installed, or an image cannot be written.
+        VideoError: the font or a photograph is not installed, the folder has labels of another
+            origin, or an image cannot be written.
         OSError: another file cannot. What the folder has then is no dataset.
     """
     labels = folder / "instances.json"
-    labels.unlink(missing_ok=True)  # those of an earlier run are of other pictures
+    _check_labels(labels)
+    aspect = size[1] / size[0]
+    # What is not installed shows here, while the earlier run's labels are still there.
+    random_scene((seed, 1), split, aspect, num_frames, late=late).draw(0, size)
+    labels.unlink(missing_ok=True)  # the pictures that they are of are about to change
     videos: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for video_id in range(1, num_clips + 1):
-        scene = random_scene((seed, video_id), split, size[1] / size[0], num_frames, late=late)
+        scene = random_scene((seed, video_id), split, aspect, num_frames, late=late)
         names = [f"emoji{video_id:03}/{t:05}.jpg" for t in range(num_frames)]
         masks = _write_frames(folder / "JPEGImages", names, scene, size)
         shape = {"height": size[0], "width": size[1], "length": num_frames}
@@ -75,7 +82,7 @@ def write_split(
     text = json.dumps(
         {
             "info": {
-                "description": f"emoji over photographs, {split}, seed {seed}"
+                "description": f"{_ORIGIN}, {split}, seed {seed}"
                 + (", entering late" if late else ""),
                 "drawings": "Noto Color Emoji, SIL Open Font License 1.1",
                 "photographs": credits,
@@ -91,6 +98,17 @@ def write_split(
     )
     with written_aside(labels) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
+
+
+def _check_labels(labels: Path) -> None:
+    try:
+        if str(json.loads(labels.read_bytes())["info"]["description"]).startswith(_ORIGIN):
+            return
+    except FileNotFoundError:
+        return
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise VideoError(f"{labels} was not written by this command; choose another folder")
 
 
 def _write_frames(

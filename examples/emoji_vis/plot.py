@@ -73,7 +73,7 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, tuple[list[int], list[f
             f"{path} cannot be read ({error.strerror}); give the folder of a training, which "
             "writes it as it goes on"
         ) from error
-    except (KeyError, ValueError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise VppDeployError(f"{path} is no table that a training writes ({error})") from error
 
 

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from examples.emoji_vis.clips import make_batch
-from examples.emoji_vis.commands import command, count, seed
+from examples.emoji_vis.commands import command, seed, threads
 from examples.emoji_vis.learner import Learner, resume, start
 from examples.emoji_vis.measure import measure
 from examples.emoji_vis.network import save_weights
@@ -48,14 +48,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where everything is written")
     parser.add_argument("--resume", action="store_true", help="go on where a training stopped")
     parser.add_argument("--seed", type=seed, help="of a new training [0]")
-    parser.add_argument("--threads", type=count, default=os.cpu_count())
+    parser.add_argument("--threads", type=threads, default=os.cpu_count())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     checkpoint = arguments.folder / "checkpoint.pt"
     if checkpoint.exists() and not arguments.resume:
         parser.error(f"{checkpoint} exists; go on with --resume, or name another folder")
     try:
-        device = torch.zeros(1, device=arguments.device).device
+        probe = torch.zeros(1, device=arguments.device)
+        probe.cpu()  # a device such as `meta` holds no values
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {arguments.device} cannot be used here: {printable(str(error))}")
     with command():
@@ -63,7 +64,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
         cv2.setNumThreads(1)
         with _alone(arguments.folder):
-            _train(_learner(checkpoint, arguments.seed, device), arguments.folder, checkpoint)
+            _train(_learner(checkpoint, arguments.seed, probe.device), arguments.folder, checkpoint)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tests.command_line import fails, succeeds
 from tests.mini import CLASSES, INPUT_SIZE, ExportedMini, frames
 from tests.unit.evaluation.made_dataset import labels, masks, write_dataset
+from vpp_deploy.errors import VideoError
 from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.evaluation.run import evaluate
 from vpp_deploy.results import FrameResult
@@ -224,11 +225,42 @@ class TestOut:
     ) -> None:
         """results.json cannot be replaced: what is left must not look like one evaluation."""
         out = tmp_path / "out"
-        (out / "results.json" / "in the way").mkdir(parents=True)
+        out.mkdir()
         (out / "eval.json").write_text("{}")
-        line = fails("eval", mini_bundle.folder, folder, "--out", out, "-q", cwd=tmp_path)
-        assert "results.json" in line
+
+        def blocked(_: FrameResult) -> None:
+            (out / "results.json" / "in the way").mkdir(parents=True, exist_ok=True)
+
+        model = open_bundle(mini_bundle.folder, threads=1)
+        with pytest.raises(VideoError, match=r"cannot write .*results\.json"):
+            evaluate(model, model.session(), read_dataset(folder), out=out, on_frame=blocked)
         assert not (out / "eval.json").exists()
+
+    def test_a_folder_in_the_way_is_seen_before_anything_runs(
+        self, mini_bundle: ExportedMini, folder: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "out" / "eval.json").mkdir(parents=True)
+        line = fails("eval", mini_bundle.folder, folder, "--out", "out", "-q", cwd=tmp_path)
+        assert "out/eval.json is a folder" in line
+
+    def test_a_run_does_not_take_its_place(
+        self, mini_bundle: ExportedMini, folder: Path, tmp_path: Path
+    ) -> None:
+        succeeds("eval", mini_bundle.folder, folder, "--out", "out", "-q", cwd=tmp_path)
+        before = (tmp_path / "out" / "results.json").read_bytes()
+        video = folder / "JPEGImages" / "a"
+        arguments = ("run", video, "--model", mini_bundle.folder, "--out", "out", "-q")
+        assert "is of no run" in fails(*arguments, cwd=tmp_path)
+        assert (tmp_path / "out" / "results.json").read_bytes() == before
+
+
+def test_a_checkpoint_by_its_recipe(
+    mini_checkpoint: Path, mini_recipe: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Of the recipe's size, which these frames have, and not of the published preprocessing's."""
+    options = ("--rule", "budgets", "--recipe", mini_recipe, "--threads", 1, "--json")
+    printed = succeeds("eval", mini_checkpoint, folder, *options, cwd=tmp_path).stdout
+    assert json.loads(printed)["input_size"] == list(INPUT_SIZE)
 
 
 def test_a_damaged_image_ends_it_in_one_line(mini_bundle: ExportedMini, tmp_path: Path) -> None:

@@ -202,7 +202,10 @@ class TestRefused:
 
     def test_other_options(self, stopped: Path) -> None:
         message = self.refused(stopped, *arguments("out", "--start", "2", "--no-scene-cuts"))
-        assert "another start, another scene cuts, another tokens" in message
+        assert (
+            "another start (0, not 2), another scene cuts (True, not False), another tokens (True, "
+            "not False); give"
+        ) in message
 
     def test_a_range_that_ends_before(self, stopped: Path) -> None:
         message = self.refused(stopped, *arguments("out", "--tokens", "--annotate", "--stop", "5"))

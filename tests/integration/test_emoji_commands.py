@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 import typer
@@ -93,7 +94,14 @@ def test_clips_that_cannot_be_made(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--seed", "-1"), ("--threads", "0"), ("--device", "abacus")]
+    "arguments",
+    [
+        ("--seed", "-1"),
+        ("--threads", "0"),
+        ("--threads", "257"),
+        ("--device", "abacus"),
+        ("--device", "meta"),
+    ],
 )
 def test_trainings_that_cannot_be(
     call: Callable[..., tuple[object, str]], arguments: tuple[str, str]
@@ -118,19 +126,40 @@ def test_what_is_missing_is_one_line(
 
 
 class TestData:
+    @needs_material
     def test_labels_of_an_earlier_run_go_first(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What an interruption leaves is no dataset: its pictures would not be those labelled."""
 
-        def interrupted(*_: object, **__: object) -> None:
+        def interrupted(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(make_data, "random_scene", interrupted)
-        (folder / "instances.json").write_text("{}")
+        make_data.write_split(folder, "test", 1, 1, (90, 160), 1)
+        monkeypatch.setattr(cv2, "imwrite", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            make_data.write_split(folder, "test", 1, 1, (180, 320), 1)
-        assert not list(folder.iterdir())
+            make_data.write_split(folder, "test", 1, 1, (90, 160), 2)
+        assert not (folder / "instances.json").exists()
+
+    def test_labels_stay_where_nothing_can_be_drawn(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing(*_: object, **__: object) -> None:
+            raise VideoError("a photograph is missing")
+
+        monkeypatch.setattr(make_data, "random_scene", missing)
+        before = '{"info": {"description": "emoji over photographs, test, seed 0"}}'
+        (folder / "instances.json").write_text(before)
+        with pytest.raises(VideoError, match="a photograph is missing"):
+            make_data.write_split(folder, "test", 1, 1, (90, 160), 1)
+        assert (folder / "instances.json").read_text() == before
+
+    @pytest.mark.parametrize("labels", ["{}", "[]", "text", '{"info": {"description": "cats"}}'])
+    def test_labels_of_another_origin_stay(self, folder: Path, labels: str) -> None:
+        (folder / "instances.json").write_text(labels)
+        with pytest.raises(VideoError, match="was not written by this command"):
+            make_data.write_split(folder, "test", 1, 1, (90, 160), 1)
+        assert (folder / "instances.json").read_text() == labels
 
     @needs_material
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -79,7 +79,7 @@ def test_without_late_objects_there_is_nothing_to_wait_for(tmp_path: Path) -> No
 def test_precisions_are_looked_at_before_hours_have_passed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["curve", "nowhere", "nowhere", "--recipe", "nowhere", "--precision", "fp8"]
+    arguments = ["curve", __file__, "nowhere", "--recipe", __file__, "--precision", "fp8"]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as left:
         typer.run(curve.main)

@@ -17,9 +17,14 @@ from vpp_deploy.calibration.budgets import Proposal, for_coverage, for_saving, t
 from vpp_deploy.calibration.model import RuleModel, open_bundles_rule, open_checkpoints_rule
 from vpp_deploy.calibration.page import GROUPS, render_page
 from vpp_deploy.calibration.rule import KeptTokens, count_kept
-from vpp_deploy.cli.arguments import parse_size
 from vpp_deploy.cli.console import answer, note, only_answers, progress_console, say, show
-from vpp_deploy.cli.opening import RecipeOption, SizeOption, ThreadsOption, is_checkpoint
+from vpp_deploy.cli.opening import (
+    ModelOptions,
+    RecipeOption,
+    SizeOption,
+    ThreadsOption,
+    is_checkpoint,
+)
 from vpp_deploy.cli.signals import check_signals
 from vpp_deploy.errors import VideoError, printable
 from vpp_deploy.profiling.writing import check_writable, write_aside
@@ -99,7 +104,7 @@ def calibrate(
     for path in written:
         check_writable(path)
     _check_videos(videos, frames)
-    rule = _open(model, videos, checkpoint, recipe, size)
+    rule = _open(model, videos[0], checkpoint, ModelOptions(None, threads, None, recipe, size))
     if threads is not None:
         rule.use_threads(threads)
     counted, notes = _count(rule, videos, frames, stride)
@@ -143,15 +148,14 @@ def _check_videos(videos: Sequence[Path], most: int | None) -> None:
             raise VideoError(f"{path} has no end; say with --frames how many to take")
 
 
-def _open(
-    model: Path, videos: list[Path], checkpoint: Path | None, recipe: Path | None, size: str | None
-) -> RuleModel:
+def _open(model: Path, video: Path, checkpoint: Path | None, options: ModelOptions) -> RuleModel:
     if not is_checkpoint(model):
         return open_bundles_rule(model, checkpoint)
-    if size is not None:
-        return open_checkpoints_rule(model, recipe, parse_size(size))
-    with open_source(videos[0]) as source:
-        return open_checkpoints_rule(model, recipe, plan_published(*source.frame_size).padded)
+    size = options.input_size
+    if size is None:
+        with open_source(video) as source:
+            size = plan_published(*source.frame_size).padded
+    return open_checkpoints_rule(model, options.recipe, size)
 
 
 def _count(

@@ -24,6 +24,7 @@ from vpp_deploy.cli.opening import (
 )
 from vpp_deploy.cli.progress import FramesBar
 from vpp_deploy.cli.signals import held
+from vpp_deploy.errors import printable
 from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.evaluation.evaluator import Figures
 from vpp_deploy.evaluation.run import EVALUATION, Evaluation, Row
@@ -117,13 +118,14 @@ def _print(evaluation: Evaluation, out: Path | None) -> None:
 
 
 def _table(title: str, sections: Iterable[Iterable[Row]]) -> Table:
-    table = Table(title=escape(title))
+    table = Table(title=escape(printable(title)))
     table.add_column("", overflow="fold")
     for column in ("instances", "AP", "AP50", "AP75", "AR1", "AR10"):
         table.add_column(column, justify="right")
     for rows in sections:
         for row in rows:
-            table.add_row(escape(row.name), str(row.instances), *_cells(row.figures))
+            name = escape(printable(row.name))
+            table.add_row(name, str(row.instances), *_cells(row.figures))
         table.add_section()
     return table
 

@@ -11,6 +11,7 @@ import typer
 
 from vpp_deploy.cli.arguments import check_size, choice, parse_size
 from vpp_deploy.cli.console import detail
+from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.runtime.exploration import FORMS, NONE, RankNoise, parse_exploration
 from vpp_deploy.runtime.opening import (
     CHECKPOINT_SUFFIXES,
@@ -43,7 +44,7 @@ SizeOption = Annotated[
     typer.Option(
         metavar="HxW",
         callback=check_size,
-        help="Input size of checkpoints; default: for the first video.",
+        help="Input size of checkpoints; default: the recipe's, else for the first video.",
     ),
 ]
 
@@ -79,12 +80,18 @@ class ModelOptions:
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """(H, W) that `size` says.
+        """(H, W) of a checkpoint's input that `size` says, else `recipe`; None: neither is given.
 
         Raises:
-            typer.BadParameter: it is no size.
+            typer.BadParameter: `size` is none.
+            RecipeError: the recipe cannot be read.
         """
-        return None if self.size is None else parse_size(self.size)
+        if self.size is not None:
+            return parse_size(self.size)
+        if self.recipe is not None:
+            recipe = load_recipe(self.recipe)
+            return recipe.height, recipe.width
+        return None
 
     def check(self, paths: Sequence[Path]) -> None:
         """Refuses an option that is for none of these models.

@@ -42,4 +42,5 @@ def match_classes(
             f"model and {dataset.path} have different classes: {differences}; use --shared-classes "
             f"to compare the {len(shared)} that both have"
         )
-    return left, [f"{len(shared)} classes are compared; left out: {differences}"]
+    compared = "1 class is" if len(shared) == 1 else f"{len(shared)} classes are"
+    return left, [f"{compared} compared; left out: {differences}"]

@@ -137,7 +137,7 @@ def read_dataset(path: Path, images: Path | None = None) -> Dataset:
         where = ".".join(str(part) for part in first["loc"])
         raise DatasetError(
             f"{path}: {where + ': ' if where else ''}{first['msg']}; expected YouTube-VIS labels: "
-            "categories, videos and annotations"
+            "categories, videos and annotations, their segmentations RLEs or null"
         ) from error
     _check_unique(path, "categories", (one["id"] for one in document["categories"]))
     _check_unique(path, "categories", (one["name"] for one in document["categories"]))

@@ -133,7 +133,11 @@ def _check_out(out: Path, dataset: Dataset) -> None:
         raise VideoError(
             f"{out} holds a run, whose {RESULTS} would be overwritten; choose another --out"
         )
-    if dataset.path.resolve() in [(out / name).resolve() for name in (RESULTS, EVALUATION)]:
+    written = [out / name for name in (RESULTS, EVALUATION)]
+    for path in written:
+        if path.is_dir():
+            raise VideoError(f"{path} is a folder, not a file to write; choose another --out")
+    if dataset.path.resolve() in [path.resolve() for path in written]:
         raise VideoError(
             f"{dataset.path} would be overwritten by the results; choose another --out"
         )

@@ -72,14 +72,28 @@ class Lattice:
             seen: (rows, columns) that the frame covers; what lies outside is padding.
         """
         y, x = np.mgrid[: grid[0], : grid[1]]
-        # Near the golden section of the period, turns that follow each other lie far apart, in
-        # space as in time.
-        golden = 0.382 * self.period
-        steps = [s for s in range(1, self.period) if math.gcd(s, self.period) == 1]
-        step = min(steps, key=lambda s: abs(s - golden))
-        turn = (x + step * y) % self.period == frame * step % self.period
+        turn = self._residues(grid) == frame * self._step % self.period
         turn &= (y < seen[0]) & (x < seen[1])
         return np.where(turn, np.float32(_FIRST), np.float32(0)).ravel()
+
+    def most(self, grid: tuple[int, int]) -> int:
+        """Patches that a frame of (h, w) of them puts first, at most: not all frames take alike."""
+        return int(np.bincount(self._residues(grid).ravel()).max())
+
+    def _residues(self, grid: tuple[int, int]) -> NDArray[np.int64]:
+        y, x = np.mgrid[: grid[0], : grid[1]]
+        residues: NDArray[np.int64] = (x + self._step * y) % self.period
+        return residues
+
+    @property
+    def _step(self) -> int:
+        """Prime to the period and near its golden section.
+
+        So turns that follow each other lie far apart, in space as in time.
+        """
+        golden = 0.382 * self.period
+        steps = [s for s in range(1, self.period) if math.gcd(s, self.period) == 1]
+        return min(steps, key=lambda s: abs(s - golden))
 
 
 Exploration = RankNoise | Lattice

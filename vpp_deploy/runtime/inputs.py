@@ -10,7 +10,6 @@ from vpp_deploy.manifests import PATCH_SIZE
 from vpp_deploy.runtime.exploration import Exploration, Lattice
 from vpp_deploy.runtime.runner import PipelineRunner
 from vpp_deploy.runtime.stream import Stream
-from vpp_deploy.specs import PipelineSpec
 from vpp_deploy.video.resize import ResizePlan, resize_frame
 
 
@@ -35,6 +34,7 @@ class StepInputs:
         spec = runner.spec
         frames, queries = spec.tensor("frames").shape, spec.tensor("track_queries").shape
         self.size = (frames[1], frames[2])
+        self._grid = (self.size[0] // PATCH_SIZE, self.size[1] // PATCH_SIZE)
         self.slots = None if queries[1] == -1 else queries[1]
         self.query_width = queries[2]
         self._frames = np.zeros(frames, np.uint8)
@@ -45,7 +45,18 @@ class StepInputs:
         elif exploration is not None:
             raise BackendError("this model is dense: it ranks no tokens, so nothing is explored")
         if isinstance(exploration, Lattice):
-            _check_room(spec, exploration)
+            self._check_room(exploration)
+
+    def _check_room(self, lattice: Lattice) -> None:
+        """What finds no room runs by its score alone, and may never have its turn."""
+        start = self._runner.spec.cold_start
+        assert start is not None
+        budget, most = self._runner.spec.tensor(start.keep).shape[1], lattice.most(self._grid)
+        if 0 <= budget < most:
+            raise BackendError(
+                f"{lattice} puts up to {most} of {start.num_tokens} patches first, and this model "
+                f"runs {budget} in blocks 1-2; take a longer period"
+            )
 
     def put(self, s: int, rgb: NDArray[np.uint8], plan: ResizePlan) -> NDArray[np.uint8]:
         """Resizes the frame of stream `s` into its place; returns it there, (h, w, 3)."""
@@ -70,25 +81,11 @@ class StepInputs:
         self._runner.upload("track_queries", queries)
         self._runner.upload("track_valid", valid)
         if self._exploration is not None:
-            grid = (self.size[0] // PATCH_SIZE, self.size[1] // PATCH_SIZE)
             for s in active:
                 plan = streams[s].plan
                 assert plan is not None
                 rows, columns = (-(-side // PATCH_SIZE) for side in plan.resized)
-                bias = self._exploration.bias(streams[s].frames_seen, grid, (rows, columns))
+                bias = self._exploration.bias(streams[s].frames_seen, self._grid, (rows, columns))
                 self._rank_bias[s] = bias
             self._runner.upload("rank_noise", self._rank_bias)
         return valid
-
-
-def _check_room(spec: PipelineSpec, lattice: Lattice) -> None:
-    """Of equal ranks the first positions win, so without room the last rows never have a turn."""
-    start = spec.cold_start
-    assert start is not None
-    budget = spec.tensor(start.keep).shape[1]
-    if 0 < budget * lattice.period < start.num_tokens:
-        raise BackendError(
-            f"{lattice} puts one in {lattice.period} of {start.num_tokens} patches first, and this "
-            f"model runs {budget} in blocks 1-2; take a period of "
-            f"{-(-start.num_tokens // budget)} or more"
-        )

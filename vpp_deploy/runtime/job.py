@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vpp_deploy.errors import VideoError
 from vpp_deploy.folders import is_bundle
-from vpp_deploy.runtime.run_files import FRAMES, files_of, remove
+from vpp_deploy.runtime.run_files import FRAMES, RESULTS, files_of, remove
 from vpp_deploy.runtime.saved_state import STATE_NAME
 from vpp_deploy.video.source import VideoSource
 
@@ -79,13 +79,19 @@ def prepare_folders(jobs: Sequence[VideoJob]) -> None:
     """Removes results of an earlier run, which is not to be resumed, from the output folders.
 
     Raises:
-        VideoError: a file cannot be removed, or one of the videos would be overwritten.
+        VideoError: a file cannot be removed, or one of the videos or results of another origin
+            would be overwritten.
     """
     files = {path.resolve() for job in jobs for path in files_of(job.out)}
     for job in jobs:
         if job.path is not None and job.path.resolve() in files:
             raise VideoError(
                 f"{job.path} would be overwritten by the results; choose another --out"
+            )
+        if (job.out / RESULTS).exists() and not (job.out / FRAMES).exists():
+            raise VideoError(
+                f"{job.out / RESULTS} is of no run, for it has no {FRAMES} beside it, and would be "
+                "overwritten; choose another --out"
             )
     for job in jobs:
         remove(() if job.goes_on else files_of(job.out))

@@ -52,8 +52,9 @@ def locked(folders: Sequence[Path]) -> Iterator[None]:
 
 def files_of(folder: Path) -> list[Path]:
     """What a run writes into its folder, whether it is there or not."""
-    names = (FRAMES, RESULTS, SUMMARY, STATE_NAME)
-    return [*(folder / name for name in names), *written_by(folder)]
+    # The lines, which tell that the others are a run's, last.
+    names = (RESULTS, SUMMARY, STATE_NAME)
+    return [*(folder / name for name in names), *written_by(folder), folder / FRAMES]
 
 
 def remove(files: Iterable[Path]) -> None:

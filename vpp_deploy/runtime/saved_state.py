@@ -52,6 +52,9 @@ class RunIdentity:
     tokens: bool
 
 
+_HASHES = ("model", "video")
+
+
 @dataclass(frozen=True)
 class SavedRun:
     """A run between two frames.
@@ -91,11 +94,15 @@ class SavedRun:
             ResumeError: it would be another run.
         """
         saved, now = asdict(self.identity), asdict(identity)
-        others = [name.replace("_", " ") for name in now if saved[name] != now[name]]
+        others = [
+            f"another {name.replace('_', ' ')}"
+            + ("" if name in _HASHES else f" ({saved[name]}, not {now[name]})")
+            for name in now
+            if saved[name] != now[name]
+        ]
         if others:
             raise ResumeError(
-                f"the run to be resumed had another {', another '.join(others)}; give what it was "
-                "given"
+                f"the run to be resumed had {', '.join(others)}; give what it was given"
             )
 
 

@@ -1,5 +1,6 @@
 """Opening a video, whatever it is: the one door to frames."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -55,8 +56,13 @@ def open_source(
     if path.is_dir():
         return ImageFolder(path, selected)
     if not path.exists():
+        if re.match("[a-z]{2,}:/", str(path)):
+            raise VideoError(  # without the address, which may hold a password
+                "a URL is read by `vpp-deploy run` alone, and begins with one of "
+                f"{', '.join(SCHEMES)} and ://; elsewhere give a video file, recorded from it"
+            )
         raise VideoError(
-            f"{path}: no such file or folder; check the path (URLs begin with one of "
-            f"{', '.join(SCHEMES)} and ://)"
+            f"{path}: no such file or folder; check the path (`vpp-deploy run` takes URLs as well, "
+            f"which begin with one of {', '.join(SCHEMES)} and ://)"
         )
     return open_file(path, selected)

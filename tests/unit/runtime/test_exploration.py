@@ -97,17 +97,29 @@ class Pruned:
         """Taken."""
 
 
+def with_budget(tokens: int) -> Pruned:
+    (stage,) = Pruned.spec.stages
+    outputs = (TensorSpec("kept_1_2", "int64", (1, tokens)),)
+    runner = Pruned()
+    runner.spec = dataclasses.replace(
+        Pruned.spec, stages=(dataclasses.replace(stage, outputs=outputs),)
+    )
+    return runner
+
+
 @pytest.mark.parametrize(("budget", "suited"), [(96, RankNoise(0)), (1, RankNoise(0)), (-1, None)])
 def test_unless_asked_budgets_have_noise(budget: int, suited: RankNoise | None) -> None:
-    (stage,) = Pruned.spec.stages
-    outputs = (TensorSpec("kept_1_2", "int64", (1, budget)),)
-    spec = dataclasses.replace(Pruned.spec, stages=(dataclasses.replace(stage, outputs=outputs),))
+    spec = with_budget(budget).spec
     assert suited_exploration(spec) == suited
     assert suited_exploration(dataclasses.replace(spec, cold_start=None)) is None
 
 
-def test_a_lattice_that_the_budget_has_no_room_for() -> None:
-    runner = cast(PipelineRunner, Pruned())
-    StepInputs(runner, Lattice(4))
-    with pytest.raises(BackendError, match="runs 30 in blocks 1-2; take a period of 4 or more"):
-        StepInputs(runner, Lattice(3))
+# A frame may take more than one patch in `period`: 7, where 96 / 16 is 6.
+@pytest.mark.parametrize(("period", "room"), [(3, 32), (4, 24), (16, 7)])
+def test_a_lattice_that_the_budget_has_no_room_for(period: int, room: int) -> None:
+    lattice = Lattice(period)
+    taken = [int((lattice.bias(t, (8, 12), (8, 12)) > 0).sum()) for t in range(period)]
+    assert max(taken) == room
+    StepInputs(cast(PipelineRunner, with_budget(room)), lattice)
+    with pytest.raises(BackendError, match=f"runs {room - 1} in blocks 1-2; take a longer period"):
+        StepInputs(cast(PipelineRunner, with_budget(room - 1)), lattice)

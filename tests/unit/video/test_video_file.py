@@ -215,6 +215,12 @@ def test_no_such_file(tmp_path: Path) -> None:
         open_source(tmp_path / "none.mp4")
 
 
+def test_a_url_that_lost_a_slash() -> None:
+    with pytest.raises(VideoError, match="a URL is read by") as caught:
+        open_source(Path("rtsp://anna:geheim@host/cam"))
+    assert "geheim" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello world\n" * 500, bytes(range(256)) * 40])
 def test_not_a_video(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "fake.mp4"
