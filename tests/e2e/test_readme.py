@@ -12,10 +12,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tests.mini import CLASSES, INPUT_SIZE, frames, mini_config, mini_tensors, write_mini_recipe
+from tests.mini import (
+    CLASSES,
+    INPUT_SIZE,
+    ExportedMini,
+    frames,
+    graphs_of,
+    mini_config,
+    mini_tensors,
+    write_mini_recipe,
+)
 from tests.unit.evaluation.made_dataset import labels, masks, write_dataset
 from vpp_deploy.checkpoints.formula import config_text
 from vpp_deploy.cli.main import app
+from vpp_deploy.export import bundle as bundle_module
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -34,8 +44,15 @@ def commands(program: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the README names, each small."""
+def stand_ins(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mini_bundle: ExportedMini,
+    mini_fp16_bundle: ExportedMini,
+) -> Path:
+    """A folder with the files that the README names, each small; exports find their graphs made."""
+    traced = graphs_of(mini_bundle, mini_fp16_bundle)
+    monkeypatch.setattr(bundle_module, "export_graph", traced)
     config = mini_config()
     checkpoint = {
         "state_dict": {k: torch.from_numpy(np.array(v)) for k, v in mini_tensors(config).items()},
