@@ -8,14 +8,10 @@ from tests.mini import ExportedMini
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
 
-def test_every_stage_for_two_generations(
-    mini_fp16_bundle: ExportedMini, capsys: pytest.CaptureFixture[str]
-) -> None:
-    figures = measure(mini_fp16_bundle.folder, ("8.6", "8.9"))
+def test_every_stage(mini_fp16_bundle: ExportedMini, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = measure(mini_fp16_bundle.folder, ("8.6",))
     stages = ("stem", "selector", "trunk", "head", "masks")
-    assert [(f.stage, f.architecture) for f in figures] == [
-        (stage, architecture) for stage in stages for architecture in ("8.6", "8.9")
-    ]
+    assert [(f.stage, f.architecture) for f in figures] == [(stage, "8.6") for stage in stages]
     for f in figures:
         assert f.build_s > 0, f
         assert f.engine_bytes > 1_000, f

@@ -18,9 +18,10 @@ from benchmarks.gpu_contenders import Contender, ModelContender
 from benchmarks.gpu_methods import METHODS, Method, chosen
 from benchmarks.gpu_run import Settings, benchmark
 from benchmarks.gpu_workplace import Workplace
-from tests.mini import INPUT_SIZE
+from tests.mini import INPUT_SIZE, ExportedMini, graphs_of
 from vpp_deploy.drift import Bounds
 from vpp_deploy.errors import BackendError
+from vpp_deploy.export import bundle as bundle_module
 
 ONNXRUNTIME = "ONNX Runtime CPU fp16"
 STAGES, REFERENCE = "stages, eager fp32", "reference, eager fp32"
@@ -80,10 +81,14 @@ def own(mini_checkpoint: Path, mini_recipe: Path) -> Own:
 
 
 @pytest.fixture(scope="module")
-def document(own: Own, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Of a run over everything (a minute)."""
+def document(
+    own: Own, mini_fp16_bundle: ExportedMini, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """Of a run over everything."""
     out = tmp_path_factory.mktemp("gpu")
-    benchmark(settings(own, out, "1,2"), METHODS_HERE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle_module, "export_graph", graphs_of(mini_fp16_bundle))
+        benchmark(settings(own, out, "1,2"), METHODS_HERE)
     return {**json.loads((out / "gpu.json").read_text()), "md": (out / "gpu.md").read_text()}
 
 
