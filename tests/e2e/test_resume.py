@@ -119,20 +119,9 @@ def test_killed_twice(work: Path) -> None:
 
 @pytest.mark.parametrize("space", [5_000, 60_000])
 def test_no_space(work: Path, space: int) -> None:
-    """A limit on the size of files does what a full disk does."""
+    """Of the lines none fits, then seven do."""
     out = f"full-{space}"
-    limited = (
-        "import resource as r, signal as s; s.signal(s.SIGXFSZ, s.SIG_IGN); "
-        f"r.setrlimit(r.RLIMIT_FSIZE, ({space},) * 2); "
-    )
-    command = [*COMMAND[:-1], limited + COMMAND[-1], *arguments(out, "--tokens")]
-    result = subprocess.run(
-        command, cwd=work, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert result.returncode == 1
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert "cannot be written (File too large)" in line
-    assert "Traceback" not in result.stderr
+    assert "frames.jsonl cannot be written (File too large)" in filled(work, space, out, "--tokens")
     done = lines_of(work / out)
     assert len(done) < FRAMES
     assert done == lines_of(work / "whole")[: len(done)]
@@ -140,6 +129,29 @@ def test_no_space(work: Path, space: int) -> None:
     resumed_at = json.loads((work / out / "summary.json").read_text())["resumed_at"]
     assert resumed_at <= len(done)
     assert_as_whole(work, out, resumed_at=resumed_at)
+
+
+def test_no_space_for_the_state(work: Path) -> None:
+    """A line takes 6 kB, the state 18: the frame is done, and counted."""
+    assert "state.npz cannot be written (File too large)" in filled(work, 12_000, "stateless")
+    assert len(lines_of(work / "stateless")) == 1
+    assert json.loads((work / "stateless" / "summary.json").read_text())["frames"] == 1
+
+
+def filled(work: Path, space: int, out: str, *more: object) -> str:
+    """The error of a run under a limit on the size of files, which does what a full disk does."""
+    limited = (
+        "import resource as r, signal as s; s.signal(s.SIGXFSZ, s.SIG_IGN); "
+        f"r.setrlimit(r.RLIMIT_FSIZE, ({space},) * 2); "
+    )
+    command = [*COMMAND[:-1], limited + COMMAND[-1], *arguments(out, *more)]
+    result = subprocess.run(
+        command, cwd=work, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
 
 
 def test_by_its_range(work: Path) -> None:

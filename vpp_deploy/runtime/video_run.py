@@ -142,10 +142,12 @@ class VideoRun:
             self._files.write(frame, result)
             self._in_step = False
             self._note_size((frame.rgb.shape[0], frame.rgb.shape[1]))
-            if self._keeper is not None:
-                self._keeper.frame_done(frame.index, self._files.extent)
-            output_ms = (time.perf_counter() - start) * 1e3
-            self._tally.add(result, self._decode_ms, step_ms, output_ms)
+            try:
+                if self._keeper is not None:
+                    self._keeper.frame_done(frame.index, self._files.extent)
+            finally:  # the frame is written, whether its state is saved or not
+                output_ms = (time.perf_counter() - start) * 1e3
+                self._tally.add(result, self._decode_ms, step_ms, output_ms)
         return self._summary is None
 
     def end(self, error: BaseException | None = None) -> None:
