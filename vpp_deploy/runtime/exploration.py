@@ -31,9 +31,16 @@ class RankNoise:
 
     Attributes:
         seed: 0 or more.
+
+    Raises:
+        ValueError: it is less.
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"a seed of {self.seed}; expected 0 or more")
 
     def __str__(self) -> str:
         return f"noise:{self.seed}"
@@ -56,9 +63,16 @@ class Lattice:
     Attributes:
         period: frames, 2 to 1000. The lattice takes 1/period of the patches, out of the budget of
             blocks 1-2, which must have room for them.
+
+    Raises:
+        ValueError: there is no such period.
     """
 
     period: int = 16
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.period <= _LONGEST:
+            raise ValueError(f"a period of {self.period} frames; expected 2 to {_LONGEST}")
 
     def __str__(self) -> str:
         return f"lattice:{self.period}"
@@ -98,12 +112,14 @@ class Lattice:
 
 Exploration = RankNoise | Lattice
 
+_POLICIES: dict[str, type[Exploration]] = {"noise": RankNoise, "lattice": Lattice}
+
 
 def suited_exploration(spec: PipelineSpec) -> Exploration | None:
     """What a model is run with unless another policy is asked for.
 
-    Noise, which found most of what enters late (README.md has the figures); None for a dense model,
-    and for the published rule, whose budget of blocks 1-2 is not fixed.
+    Noise, which found most of what enters late (benchmarks/README.md has the figures); None for a
+    dense model, and for the published rule, which is run as the reference.
     """
     start = spec.cold_start
     return None if start is None or spec.tensor(start.keep).shape[1] == -1 else RankNoise()
@@ -118,11 +134,14 @@ def parse_exploration(text: str) -> Exploration | None:
     name, colon, number = text.partition(":")
     if text == NONE:
         return None
-    if (number.isascii() and number.isdigit() and len(number) <= 9) or not colon:
-        if name == "noise":
-            return RankNoise(int(number)) if colon else RankNoise()
-        if name == "lattice" and (not colon or 2 <= int(number) <= _LONGEST):
-            return Lattice(int(number)) if colon else Lattice()
+    policy = _POLICIES.get(name)
+    try:
+        if policy is not None and not colon:
+            return policy()
+        if policy is not None and number.isascii() and number.isdigit() and len(number) <= 9:
+            return policy(int(number))
+    except ValueError:
+        pass
     raise ValueError(
         f"exploration {text!r}; expected {FORMS}, with a period of 2 to {_LONGEST} frames"
     )

@@ -73,6 +73,12 @@ def test_nothing_else(text: str) -> None:
         parse_exploration(text)
 
 
+@pytest.mark.parametrize(("policy", "number"), [(RankNoise, -1), (Lattice, 1), (Lattice, 1001)])
+def test_nor_from_python(policy: type[RankNoise | Lattice], number: int) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        policy(number)
+
+
 class Pruned:
     """As much of a runner as is asked before the first frame: 30 of 96 tokens in blocks 1-2."""
 
