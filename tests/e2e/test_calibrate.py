@@ -1,6 +1,7 @@
 """`vpp-deploy calibrate`, as it is met on the command line."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -141,6 +142,14 @@ class TestRefused:
         document = json.loads(manifest.read_text()) | {"checkpoint": "/nowhere/vpp.pth"}
         manifest.write_text(json.dumps(document))
         assert "nowhere.mp4" in fails("calibrate", bundle, clip, "nowhere.mp4", cwd=folder)
+
+    def test_a_pipe_that_would_have_to_be_opened_twice(
+        self, mini_checkpoint: Path, folder: Path
+    ) -> None:
+        """Once to know the input's size, once to count."""
+        os.mkfifo(folder / "pipe.mp4")
+        line = fails("calibrate", mini_checkpoint, "pipe.mp4", cwd=folder)
+        assert "--size" in line
 
     def test_a_moved_checkpoint(self, mini_bundle: ExportedMini, clip: Path, folder: Path) -> None:
         bundle = shutil.copytree(mini_bundle.folder, folder / "bundle")

@@ -77,7 +77,9 @@ def for_coverage(
 def for_saving(
     counts_n3: NDArray[np.int64], saving: float, num_tokens: int, map_tokens: int
 ) -> Proposal:
-    """The largest budgets that leave out this share of the tokens, averaged over the blocks.
+    """The largest budgets that leave out at least this share of the tokens, over all blocks.
+
+    They never exceed the most that the rule kept, so footage that needs less is given less.
 
     Where even the frames of the fewest tokens need more, their counts are scaled down alike.
 

@@ -153,6 +153,8 @@ def _open(model: Path, video: Path, checkpoint: Path | None, options: ModelOptio
         return open_bundles_rule(model, checkpoint)
     size = options.input_size
     if size is None:
+        if not (video.is_file() or video.is_dir()):
+            raise VideoError(f"{video} can be opened once only; give --size or --recipe as well")
         with open_source(video) as source:
             size = plan_published(*source.frame_size).padded
     return open_checkpoints_rule(model, options.recipe, size)
