@@ -226,7 +226,6 @@ def main(
         gmacs = sum(stage.macs for stage in operations.values()) / 1e9
         ms, over = times.get((label, one), (None, None))
         points.append(Point(label, one, kept_by(path), gmacs, evaluation, ms, over))
-    draw(points, out / "curve.png")
     setting = {
         "dataset": f"{labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames",
         "timing": f"{frames} frames of its first video, {threads} threads, median",
@@ -238,6 +237,7 @@ def main(
     print(f"\n{as_markdown(rows(points))}\n")
     for key, value in setting.items():
         print(f"- {key}: {value}")
+    draw(points, out / "curve.png")
     print(f"\n{out}/curve.png is the picture, {out}/curve.json has the figures")
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.exploration CHECKPOINT DATASET --recipe RECIPE
 
-Each policy of `run --exploration` over the same bundles, at the recipe's budgets and at tighter
-ones, and both behaviours of the reference tokens (MODEL.md 2.3). Nothing is timed.
+Each policy of `run --exploration` over the same bundles, at the recipe's budgets scaled to each
+share, and both behaviours of the reference tokens (MODEL.md 2.3). Nothing is timed.
 """
 
 import dataclasses
@@ -31,14 +31,16 @@ POLICIES = (NONE, "noise:0", "noise:1", "noise:2", "lattice:16", "lattice:8", "l
 REFERENCES: tuple[ReferenceTokens, ...] = get_args(ReferenceTokens)
 
 
-def recipes(recipe: ExportRecipe, shares: Sequence[float]) -> Iterator[tuple[str, ExportRecipe]]:
-    """(reference tokens, recipe) of every bundle."""
+def recipes(
+    recipe: ExportRecipe, shares: Sequence[float]
+) -> Iterator[tuple[str, float, ExportRecipe]]:
+    """(reference tokens, share, recipe) of every bundle."""
     for reference in REFERENCES:
         model = dataclasses.replace(
             recipe.model, reference_tokens=reference, override_checkpoint=True
         )
         for share in shares:
-            yield reference, at_share(dataclasses.replace(recipe, model=model), share)
+            yield reference, share, at_share(dataclasses.replace(recipe, model=model), share)
 
 
 def has_room(bundle: Path, lattice: Lattice) -> bool:
@@ -46,7 +48,7 @@ def has_room(bundle: Path, lattice: Lattice) -> bool:
     manifest = read_manifest(bundle)
     height, width = manifest.preprocessing.input_size
     most = lattice.most((height // PATCH_SIZE, width // PATCH_SIZE))
-    return manifest.budgets is None or manifest.budgets[0] >= most
+    return not manifest.budgets or manifest.budgets[0] >= most
 
 
 def _check_policies(policies: list[str] | None) -> list[str] | None:
@@ -83,9 +85,8 @@ def main(
     num_late = len(late_objects(labelled))
     chosen = list(recipes(load_recipe(recipe), share or [0.54, 0.35]))
     out.mkdir(parents=True, exist_ok=True)
-    for reference, one in chosen:
-        assert one.model.keep_ratio is not None
-        name = f"{reference}-{one.model.keep_ratio:.4f}"
+    for reference, kept, one in chosen:
+        name = f"{reference}-{100 * kept:g}"
         bundle = bundle_of(checkpoint, one, "fp32", out / name)
         for text in policy or POLICIES:
             explored = parse_exploration(text)
