@@ -63,8 +63,9 @@ def make_batch(seed: tuple[int, ...], split: Split, num_clips: int, num_frames: 
     frames = np.zeros((num_clips, num_frames, *INPUT_SIZE, 3), np.uint8)
     targets = []
     for b in range(num_clips):
-        scene = random_scene((*seed, b), split, width / height, _LENGTH)
-        rng = np.random.default_rng((*seed, b, 1))
+        # NumPy pads seeds with zeros: none of these ends in one, nor is it that of a scene's frame.
+        scene = random_scene((*seed, b + 1), split, width / height, _LENGTH)
+        rng = np.random.default_rng((*seed, b + 1, _LENGTH))
         step = int(rng.integers(1, _MAX_STEP + 1))
         start = int(rng.integers(0, _LENGTH - step * (num_frames - 1)))
         pictures = [scene.draw(start + step * f, FRAME_SIZE) for f in range(num_frames)]

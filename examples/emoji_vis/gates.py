@@ -130,7 +130,8 @@ def selector_loss(
     Args:
         output: of one frame.
         foreground_BN: bool, patches where any object shows.
-        shares: that the published rule, a score of 0 or more, should lead to.
+        shares: of all tokens that should score 0 or more, dropped ones included. The published rule
+            keeps those that every selector before kept as well, so it keeps fewer.
 
     Returns:
         Guidance towards objects (the rest gets what they leave of the share), and the squared
