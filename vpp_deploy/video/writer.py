@@ -1,5 +1,6 @@
 """Writing frames as an H.264 video that plays even if the run is cut off."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
 from vpp_deploy.errors import VideoError
 from vpp_deploy.video.closing import Closing
@@ -22,6 +24,28 @@ _INTERRUPTIBLE = {
 }
 _BT709 = 1  # AVCOL_SPC_, AVCOL_PRI_ and AVCOL_TRC_BT709
 _LIMITED = 1  # AVCOL_RANGE_MPEG
+
+
+class _Output(io.FileIO):
+    """A file that remembers what went wrong: FFmpeg says nothing of what fails at a video's end.
+
+    Attributes:
+        error: the first that writing raised.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Buffer, /) -> int:
+        """Writes all of it, which a file may do in parts."""
+        rest = memoryview(data)
+        length = len(rest)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        return length
 
 
 class VideoWriter(Closing):
@@ -60,18 +84,14 @@ class VideoWriter(Closing):
         rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._time_base = 1 / rate
         try:
-            self._container = av.open(
-                str(self.path.absolute()),
-                "w",
-                format="mp4",
-                options=_INTERRUPTIBLE,
-            )
+            self._file = _Output(self.path, "w")
             try:
+                self._container = av.open(self._file, "w", format="mp4", options=_INTERRUPTIBLE)
                 self._stream = self._add_stream(rate)
                 self._open_encoder()
                 self._container.start_encoding()  # now, not at the first frame: fail early
             except BaseException:
-                self._container.close()
+                self._file.close()
                 raise
         except (av.FFmpegError, OSError) as error:
             raise self._write_error(error) from error
@@ -98,14 +118,24 @@ class VideoWriter(Closing):
         self._num_frames += 1
 
     def close(self) -> None:
-        """Complete the file; closing twice is allowed."""
+        """Complete the file; closing twice is allowed.
+
+        Raises:
+            VideoError: it cannot be written.
+        """
         if self._closed:
             return
         self._closed = True
         try:
-            self._encode(None)
-        finally:
-            self._container.close()
+            with self._file:
+                try:
+                    self._encode(None)
+                finally:
+                    self._container.close()
+        except (av.FFmpegError, OSError) as error:
+            raise self._write_error(error) from error
+        if self._file.error is not None:
+            raise self._write_error(self._file.error)
 
     def _add_stream(self, rate: Fraction) -> VideoStream:
         # x264 looks 40 frames ahead otherwise, which a killed process would lose, and its B frames

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -104,6 +106,27 @@ def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:
         pytest.raises(ValueError, match=r"frame has shape \(96, 64, 3\)"),
     ):
         writer.write(corners(96, 64))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+@pytest.mark.parametrize("num_frames", [3, 40])
+def test_a_full_disk_is_told_at_the_latest_at_the_end(tmp_path: Path, num_frames: int) -> None:
+    """FFmpeg says nothing of what fails when it closes a file: of 3 frames, that is all."""
+    code = (
+        "import resource, signal, sys, numpy as np\n"
+        "from vpp_deploy.video.writer import VideoWriter\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "rng = np.random.default_rng(0)\n"
+        "with VideoWriter(sys.argv[1], 25, (96, 128)) as writer:\n"
+        "    for _ in range(int(sys.argv[2])):\n"
+        "        writer.write(rng.integers(0, 256, (96, 128, 3), np.uint8))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "o.mp4"), str(num_frames)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "VideoError" in result.stderr
+    assert "o.mp4 cannot be written (File too large)" in result.stderr
 
 
 def test_bad_places(tmp_path: Path) -> None:
