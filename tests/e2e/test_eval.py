@@ -192,10 +192,15 @@ def test_what_nothing_can_find_is_told(mini_bundle: ExportedMini, tmp_path: Path
     empty = masks([(0, 0, 0, 0)] * NUM_FRAMES, INPUT_SIZE)
     seen = (rectangles(), [None] * NUM_FRAMES, empty)
     document = labels(IMAGES, CLASSES, [(0, "dog", one) for one in seen])
-    dataset = read_dataset(write_dataset(tmp_path / "set", IMAGES, document))
+    folder = write_dataset(tmp_path / "set", IMAGES, document)
     model = open_bundle(mini_bundle.folder, threads=1)
-    first, *_ = evaluate(model, model.session(), dataset).notes
+    first, *_ = evaluate(model, model.session(), read_dataset(folder)).notes
     assert first.startswith("2 of 3 instances show in no frame")
+    for unseen in document["annotations"][1:]:
+        unseen["iscrowd"] = 1
+    (folder / "instances.json").write_text(json.dumps(document))
+    notes = evaluate(model, model.session(), read_dataset(folder)).notes
+    assert not any("instances" in note for note in notes)
 
 
 class TestOut:
@@ -225,16 +230,29 @@ class TestOut:
     ) -> None:
         """results.json cannot be replaced: what is left must not look like one evaluation."""
         out = tmp_path / "out"
-        out.mkdir()
-        (out / "eval.json").write_text("{}")
 
         def blocked(_: FrameResult) -> None:
+            if (out / "results.json").is_file():
+                (out / "results.json").unlink()
             (out / "results.json" / "in the way").mkdir(parents=True, exist_ok=True)
 
         model = open_bundle(mini_bundle.folder, threads=1)
-        with pytest.raises(VideoError, match=r"cannot write .*results\.json"):
+        evaluate(model, model.session(), read_dataset(folder), out=out)
+        assert (out / "eval.json").exists()
+        with pytest.raises(VideoError, match=r"cannot remove .*results\.json"):
             evaluate(model, model.session(), read_dataset(folder), out=out, on_frame=blocked)
         assert not (out / "eval.json").exists()
+
+    @pytest.mark.parametrize("name", ["results.json", "eval.json"])
+    @pytest.mark.parametrize("text", ["[1, 2]", "{}", "mine"])
+    def test_files_of_others_are_left_alone(
+        self, mini_bundle: ExportedMini, folder: Path, tmp_path: Path, name: str, text: str
+    ) -> None:
+        model = open_bundle(mini_bundle.folder, threads=1)
+        (tmp_path / name).write_text(text)
+        with pytest.raises(VideoError, match=rf"{name} is of no earlier evaluation"):
+            evaluate(model, model.session(), read_dataset(folder), out=tmp_path)
+        assert (tmp_path / name).read_text() == text
 
     def test_a_folder_in_the_way_is_seen_before_anything_runs(
         self, mini_bundle: ExportedMini, folder: Path, tmp_path: Path

@@ -1,7 +1,7 @@
 """Run-length encodings of a dataset's file, checked before anything else reads them.
 
 pycocotools trusts them: where the runs are too few for the mask, the rest of it is whatever was in
-memory.
+memory; where runs of no length make them too many, it writes past the end of its own.
 """
 
 from pycocotools import mask as coco_mask
@@ -37,10 +37,28 @@ def checked_rle(rle: GivenRle, size: tuple[int, int]) -> Rle:
     runs = _runs(counts) if isinstance(counts, str) else counts
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise ValueError(f"the runs of its mask do not add up to {width}x{height} pixels")
-    if not isinstance(counts, str):
-        packed = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        counts = packed["counts"].decode("ascii")
-    return Rle(size=size, counts=counts)
+    if 0 in runs[1:]:
+        runs = _joined(runs)
+    elif isinstance(counts, str):
+        return Rle(size=size, counts=counts)
+    packed = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return Rle(size=size, counts=packed["counts"].decode("ascii"))
+
+
+def shows(mask: Rle | None) -> bool:
+    """Whether it covers any pixel."""
+    return mask is not None and coco_mask.area(mask) > 0
+
+
+def _joined(runs: list[int]) -> list[int]:
+    """The same mask with no run of no length but the first, if the mask begins with its object."""
+    joined = [0]
+    for number, length in enumerate(runs):
+        if (len(joined) - 1) % 2 == number % 2:
+            joined[-1] += length
+        elif length:
+            joined.append(length)
+    return joined
 
 
 def _runs(text: str) -> list[int]:

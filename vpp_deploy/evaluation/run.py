@@ -4,16 +4,15 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from vpp_deploy.errors import VideoError
 from vpp_deploy.evaluation.classes import match_classes
-from vpp_deploy.evaluation.dataset import Dataset, LabelledVideo
+from vpp_deploy.evaluation.dataset import Dataset, Instance, LabelledVideo
 from vpp_deploy.evaluation.evaluator import Evaluator, Figures, FoundTrack, check_evaluator
+from vpp_deploy.evaluation.masks import shows
 from vpp_deploy.files import written_aside
 from vpp_deploy.results import FrameResult
 from vpp_deploy.runtime.job import VideoJob, check_folders
@@ -22,7 +21,6 @@ from vpp_deploy.runtime.run_files import FRAMES, RESULTS, locked, remove
 from vpp_deploy.runtime.session import VideoSession
 from vpp_deploy.runtime.streams import run_videos
 from vpp_deploy.runtime.summary import RunSummary
-from vpp_deploy.video.frames_jsonl import Rle
 from vpp_deploy.video.source import VideoSource
 
 EVALUATION = "eval.json"
@@ -121,9 +119,9 @@ def evaluate(
         notes += _notes(session, dataset, summaries)
         evaluation = _compare(model, session, dataset, tracks, notes)
         if out is not None:
-            remove([out / EVALUATION])  # of other results than those that come now
-            _write(out / RESULTS, json.dumps(tracks))
+            remove([out / EVALUATION, out / RESULTS])  # no figures beside results of others
             _write(out / EVALUATION, json.dumps(asdict(evaluation), indent=1))
+            _write(out / RESULTS, json.dumps(tracks))
     return evaluation
 
 
@@ -137,10 +135,22 @@ def _check_out(out: Path, dataset: Dataset) -> None:
     for path in written:
         if path.is_dir():
             raise VideoError(f"{path} is a folder, not a file to write; choose another --out")
+        if path.exists() and not _is_evaluation(out / EVALUATION):
+            raise VideoError(
+                f"{path} is of no earlier evaluation and would be overwritten; choose another --out"
+            )
     if dataset.path.resolve() in [path.resolve() for path in written]:
         raise VideoError(
             f"{dataset.path} would be overwritten by the results; choose another --out"
         )
+
+
+def _is_evaluation(path: Path) -> bool:
+    try:
+        kept: dict[str, Any] = json.loads(path.read_bytes())
+        return kept.keys() == {field.name for field in fields(Evaluation)}
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _job(video: LabelledVideo, out: Path) -> VideoJob:
@@ -177,7 +187,7 @@ def _compare(
     notes: Sequence[str],
 ) -> Evaluation:
     evaluator = Evaluator(dataset, tracks)
-    counted = [instance for instance in dataset.instances if not instance.is_crowd]
+    counted = _counted(dataset)
     classes = [
         Row(
             name,
@@ -224,11 +234,12 @@ def _notes(
             f"{boxed} of {len(dataset.videos)} videos are letterboxed into {height}x{width}, which "
             "is not the published preprocessing; export with an input.size for their frames"
         )
-    unseen = sum(not any(map(_shows, instance.masks)) for instance in dataset.instances)
+    counted = _counted(dataset)
+    unseen = sum(not any(map(shows, instance.masks)) for instance in counted)
     if unseen:
         yield (
-            f"{unseen} of {len(dataset.instances)} instances show in no frame: nothing can find "
-            "them, and they count as missed"
+            f"{unseen} of {len(counted)} instances show in no frame: nothing can find them, and "
+            "they count as missed"
         )
     dropped = sum(summary.tracks_dropped for summary in summaries)
     if dropped:
@@ -239,8 +250,9 @@ def _notes(
         )
 
 
-def _shows(mask: Rle | None) -> bool:
-    return mask is not None and coco_mask.area(mask) > 0
+def _counted(dataset: Dataset) -> list[Instance]:
+    """Without crowds."""
+    return [instance for instance in dataset.instances if not instance.is_crowd]
 
 
 def _write(path: Path, text: str) -> None:

@@ -166,6 +166,25 @@ def test_what_does_not_fit_is_named(folder: Path, case: str) -> None:
     assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [10, 5, 0, 4, 173],
+        [10, 0, 0, 5, 0, 0, 0, 4, 173, 0],
+        [0, 0, 10, 9, 173],
+        [*[0] * 192, 10, 9, 173],  # as many as would overrun pycocotools' buffers
+    ],
+)
+def test_runs_of_no_length_are_joined(folder: Path, runs: list[int]) -> None:
+    document = copy.deepcopy(GOOD)
+    set_rle(counts=runs)(document)
+    (folder / "instances.json").write_text(json.dumps(document))
+    given = read_dataset(folder).instances[0].masks[0]
+    expected = coco_mask.frPyObjects({"size": [H, W], "counts": [10, 9, 173]}, H, W)
+    assert given is not None
+    assert given["counts"] == expected["counts"].decode()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\xff", "[" * 100_000])
 def test_what_is_no_such_json_is_refused(folder: Path, text: str) -> None:
     (folder / "instances.json").write_bytes(text.encode("latin-1"))
