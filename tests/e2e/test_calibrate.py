@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -56,6 +57,7 @@ def test_a_bundle(mini_bundle: ExportedMini, clip: Path, folder: Path) -> None:
     page = Path("picture.html").read_text()
     assert "/".join(map(str, proposed)) in page
     assert page.count("<svg") == 2
+    assert page.count("blocks 9-11: ") == 1 + 8  # the budget's line, and every frame
 
 
 def test_the_counts_are_those_of_a_run_by_the_rule(
@@ -71,6 +73,18 @@ def test_the_counts_are_those_of_a_run_by_the_rule(
     assert seen["rule"]["most"] == most  # type: ignore[index]
     assert seen["frames"] == {clip.name: len(depths)}
     assert seen["coverage"] == [1, 1, 1, 1]
+
+
+def test_frames_of_another_shape_are_told(mini_bundle: ExportedMini, folder: Path) -> None:
+    images = [np.roll(frame.rgb, 9, 0) for frame in moving_scene((96, 96), 4, 1)]
+    square = write_video(folder / "square.mp4", images)
+    notes = calibrated(mini_bundle.folder, square)["notes"]
+    assert "square.mp4: frames of 96x96 are letterboxed into 96x128" in str(notes)
+
+
+def test_every_other_frame(mini_bundle: ExportedMini, clip: Path, folder: Path) -> None:
+    seen = calibrated(mini_bundle.folder, clip, "--stride", 2)
+    assert seen["frames"] == {clip.name: 4}
 
 
 def test_a_saving(mini_bundle: ExportedMini, clip: Path, folder: Path) -> None:
@@ -116,6 +130,28 @@ class TestRefused:
         assert result.returncode == 2
         assert "would be overwritten" in result.stderr
         assert video.read_bytes() == clip.read_bytes()
+
+    @pytest.mark.parametrize("option", ["--out", "--html"])
+    def test_to_overwrite_what_a_model_was_made_from(
+        self, mini_bundle: ExportedMini, clip: Path, folder: Path, option: str
+    ) -> None:
+        bundle = shutil.copytree(mini_bundle.folder, folder / "bundle")
+        document = json.loads((bundle / "manifest.json").read_text())
+        mine = Path(shutil.copy(document["checkpoint"], folder / "mine.safetensors"))
+        before = mine.read_bytes()
+        (bundle / "manifest.json").write_text(json.dumps(document | {"checkpoint": str(mine)}))
+        result = vpp("calibrate", bundle, clip, option, mine, cwd=folder)
+        assert result.returncode == 2
+        assert mine.read_bytes() == before
+
+    def test_to_overwrite_an_image(self, mini_bundle: ExportedMini, folder: Path) -> None:
+        image = folder / "images" / "0.png"
+        image.parent.mkdir()
+        cv2.imwrite(str(image), np.zeros((*INPUT_SIZE, 3), np.uint8))
+        before = image.read_bytes()
+        result = vpp("calibrate", mini_bundle.folder, "images", "--out", image, cwd=folder)
+        assert result.returncode == 2
+        assert image.read_bytes() == before
 
     def test_two_files_of_one_name(
         self, mini_bundle: ExportedMini, clip: Path, folder: Path

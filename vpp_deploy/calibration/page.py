@@ -38,8 +38,9 @@ def render_page(
         f"{sum(len(frames) for _, frames in videos)} frames of "
         f"{', '.join(video for video, _ in videos)} under the published rule. Proposed: "
         f"{shown} of {num_tokens} tokens, {proposal.kept:.1%} averaged over the blocks; nothing "
-        f"is cut in {proposal.coverage[3]:.1%} of the frames, first frames apart: those run every "
-        "token in blocks 1-2."
+        f"is cut in {proposal.coverage[3]:.1%} of the frames. Not counted: first frames, which run "
+        "every token in blocks 1-2, and those that the rule keeps whole because the frame before "
+        "kept nothing, which are not drawn either."
     )
     legend = "".join(
         f'<li><i class="{style}"></i>{group}</li>'
@@ -65,7 +66,8 @@ def _counts(proposal: Proposal) -> tuple[int, int, int, int]:
 def _over_time(
     videos: Sequence[tuple[str, Sequence[KeptTokens]]], proposal: Proposal, num_tokens: int
 ) -> str:
-    counts_n3 = np.array([frame.later for _, frames in videos for frame in frames])
+    all_frames = [frame for _, frames in videos for frame in frames]
+    counts_n3 = np.array([(0, 0, 0) if frame.overruled else frame.later for frame in all_frames])
     along = Axis(0, max(len(counts_n3) - 1, 1), _LEFT, _WIDTH - 12)
     tokens = Axis(0, num_tokens, _BOTTOM, _TOP)
     svg = Svg(_WIDTH, _BOTTOM + 42, "tokens that the rule keeps, frame by frame")
@@ -78,7 +80,8 @@ def _over_time(
             # A bucket's most, since it is the most that a budget cuts.
             count = int(counts_n[i : i + every].max())
             tip = f"frame {i}, {group}: {count} tokens"
-            svg.rect(along(i) - 1.5, tokens(count) - 1.5, 3, 3, style, tip)
+            if not all(frame.overruled for frame in all_frames[i : i + every]):
+                svg.rect(along(i) - 1.5, tokens(count) - 1.5, 3, 3, style, tip)
         tip = f"{group}: budget {budget}"
         svg.line(_LEFT, tokens(budget), _WIDTH - 12, tokens(budget), "dashed", tip)
     end = 0

@@ -27,11 +27,12 @@ from vpp_deploy.cli.opening import (
 )
 from vpp_deploy.cli.signals import check_signals
 from vpp_deploy.errors import VideoError, printable
+from vpp_deploy.manifests import read_manifest
 from vpp_deploy.profiling.writing import check_writable, write_aside
 from vpp_deploy.recipe_files import write_recipe
 from vpp_deploy.runtime.job import check_folders, output_folders
 from vpp_deploy.video.live_address import live_address
-from vpp_deploy.video.resize import plan_published
+from vpp_deploy.video.resize import plan_for_input, plan_published
 from vpp_deploy.video.source import VideoSource, open_source
 
 _COVERAGE = 0.95
@@ -99,7 +100,9 @@ def calibrate(
             raise typer.BadParameter(f"{option} is for {kind}, and {model} is none")
     target = out or Path(f"{model.resolve().stem}-calibrated.toml")
     written = [target] if html is None else [target, html]
-    _check_apart(written, [path for path in (model, checkpoint, recipe, *videos) if path])
+    exported_from = None if of_checkpoint else Path(read_manifest(model).checkpoint)
+    read = (model, checkpoint, exported_from, recipe, *videos)
+    _check_apart(written, [path for path in read if path is not None])
     check_folders(path.parent for path in written)
     for path in written:
         check_writable(path)
@@ -117,15 +120,18 @@ def calibrate(
     write_aside(target, write_recipe(rule.recipe_with(proposal.shares)))
     if html is not None:
         write_aside(html, render_page(rule.name, counted, counts_n3, proposal, rule.num_tokens))
+        say(f"written: {html}")
     _report(rule, counted, counts_n3, proposal, target, notes, as_json=as_json)
     for text in notes:
         note(text)
 
 
 def _check_apart(written: Sequence[Path], read: Sequence[Path]) -> None:
-    taken = {path.resolve() for path in read}
+    taken = {path.resolve() for path in read if path.exists()}
+    folders = {path for path in taken if path.is_dir()}
     for path in written:
-        if path.resolve() in taken:
+        # Of a folder, every image is read.
+        if path.resolve() in taken or (path.is_file() and path.resolve().parent in folders):
             raise typer.BadParameter(
                 f"{path} would be overwritten; name another file with --out or --html"
             )
@@ -179,7 +185,7 @@ def _count(
                     kept.append(frame)
                     bar.advance(task)
             counted.append((name, kept))
-            notes += (f"{name}: {text}" for text in _unread(source))
+            notes += (f"{name}: {text}" for text in (*_unread(source), *_boxed(source, rule)))
     return counted, notes
 
 
@@ -190,6 +196,16 @@ def _unread(source: VideoSource) -> Iterator[str]:
         yield f"{source.frames_skipped_corrupt} corrupt packets or images were skipped"
     if source.frames_damaged:
         yield f"{source.frames_damaged} frames were decoded with visible damage"
+
+
+def _boxed(source: VideoSource, rule: RuleModel) -> Iterator[str]:
+    height, width = source.frame_size
+    size = (rule.recipe.height, rule.recipe.width)
+    if not plan_for_input(height, width, size).published:
+        yield (
+            f"frames of {width}x{height} are letterboxed into {size[0]}x{size[1]}, which is not "
+            "the published preprocessing; the counts hold for this input alone"
+        )
 
 
 def _report(
@@ -229,7 +245,10 @@ def _report(
         answer(json.dumps(document))
         return
     table = Table(
-        title=escape(f"{rule.name}: tokens of {rule.num_tokens}, {len(counts_n3)} frames")
+        title=escape(
+            f"{rule.name}: tokens of {rule.num_tokens}, input {rule.recipe.height}x"
+            f"{rule.recipe.width}, {len(counts_n3)} frames"
+        )
     )
     columns = ("", *quantiles, *(["now"] if now else []), "proposed", "covers")
     for column in columns:

@@ -1,6 +1,6 @@
 """One frame of every stream through the stages, whichever of them is at a first frame."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,11 @@ from vpp_deploy.runtime.runner import PipelineRunner
 
 
 def run_stages(
-    runner: PipelineRunner, cold_B: NDArray[np.bool_], active: Sequence[int], clock: Clock
+    runner: PipelineRunner,
+    cold_B: NDArray[np.bool_],
+    active: Sequence[int],
+    clock: Clock,
+    without: Collection[str] = (),
 ) -> None:
     """Runs the stages in order and moves the state on.
 
@@ -19,11 +23,12 @@ def run_stages(
         cold_B: which streams run without the state of a frame before.
         active: the streams that have a frame. The others have no say in how these run.
         clock: a lap for each stage, where the runner can be observed.
+        without: stages that are left out, of which nobody needs an output.
     """
     start = runner.spec.cold_start
     all_cold, any_cold = bool(cold_B[list(active)].all()), bool(cold_B[list(active)].any())
     for stage in runner.spec.stages:
-        if start is not None and stage.name in start.skip and all_cold:
+        if stage.name in without or (start is not None and stage.name in start.skip and all_cold):
             continue
         if start is None or start.keep not in [t.name for t in stage.inputs]:
             runner.run(stage.name)

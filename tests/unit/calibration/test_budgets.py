@@ -50,6 +50,27 @@ def test_what_is_covered_is_at_least_what_was_asked(
     assert proposal.shares.tokens(N, K1 / N + 1e-9) == b
 
 
+@given(nested, st.floats(0.01, 1))
+def test_smaller_budgets_would_cover_less(counts_n3: NDArray[np.int64], coverage: float) -> None:
+    b = for_coverage(counts_n3, coverage, N, K1).budgets
+    taken = np.array((b.blocks_3_5, b.blocks_6_8, b.blocks_9_11))
+    levels = np.maximum(1, np.sort(counts_n3, axis=0))
+    below = [level for level in levels if (level <= taken).all() and (level < taken).any()]
+    if below:
+        assert (counts_n3 <= below[-1]).all(axis=1).mean() < coverage
+
+
+def test_where_no_frame_needs_so_little_its_counts_are_scaled_down_no_further_than_needed() -> None:
+    least = (120, 80, 40)
+    proposal = for_saving(counts(least, (130, 90, 50)), 0.6, N, K1)
+    b = proposal.budgets
+    taken = (b.blocks_3_5, b.blocks_6_8, b.blocks_9_11)
+    assert [k / n for k, n in zip(taken, least, strict=True)] == pytest.approx(
+        [taken[0] / 120] * 3, abs=0.02
+    )
+    assert share_kept((K1, *(k + 1 for k in taken)), N) > 0.4 >= proposal.kept
+
+
 @given(nested, st.floats(0.1, 0.74))
 def test_what_is_saved_is_at_least_what_was_asked(
     counts_n3: NDArray[np.int64], saving: float
