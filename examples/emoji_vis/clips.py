@@ -63,7 +63,7 @@ def make_batch(seed: tuple[int, ...], split: Split, num_clips: int, num_frames: 
     frames = np.zeros((num_clips, num_frames, *INPUT_SIZE, 3), np.uint8)
     targets = []
     for b in range(num_clips):
-        # NumPy pads seeds with zeros: none of these ends in one, nor is it that of a scene's frame.
+        # NumPy pads seeds with zeros, so a 0 at the end tells no clip from another.
         scene = random_scene((*seed, b + 1), split, width / height, _LENGTH)
         rng = np.random.default_rng((*seed, b + 1, _LENGTH))
         step = int(rng.integers(1, _MAX_STEP + 1))

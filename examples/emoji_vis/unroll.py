@@ -30,8 +30,8 @@ class Pruning:
     """How tokens are selected in training.
 
     Attributes:
-        kept: what each selector keeps in this clip.
-        wanted: what the published rule should lead to.
+        kept: what each selector keeps in these clips.
+        wanted: of all tokens, those that should score 0 or more.
         noise: scale of the noise on the scores.
     """
 

@@ -212,7 +212,8 @@ class VideoRun:
         short = sorted(str(path) for path in others if path.exists())
         if short:
             raise ResumeError(
-                f"{short[0]} would end where the earlier run did; ask for it again, or remove it"
+                f"{short[0]} would end where the earlier run did; ask for it as that run did, or "
+                "remove it"
             )
         return saved
 

@@ -58,11 +58,11 @@ def open_source(
     if not path.exists():
         if re.match("[a-z]{2,}:/", str(path)):
             raise VideoError(  # without the address, which may hold a password
-                "a URL is read by `vpp-deploy run` alone, and begins with one of "
-                f"{', '.join(SCHEMES)} and ://; elsewhere give a video file, recorded from it"
+                "a URL is read by `vpp-deploy run` alone, and begins with "
+                f"{'://, '.join(SCHEMES)}://; elsewhere give a video file, recorded from it"
             )
         raise VideoError(
             f"{path}: no such file or folder; check the path (`vpp-deploy run` takes URLs as well, "
-            f"which begin with one of {', '.join(SCHEMES)} and ://)"
+            f"which begin with {'://, '.join(SCHEMES)}://)"
         )
     return open_file(path, selected)
