@@ -76,6 +76,18 @@ def test_without_late_objects_there_is_nothing_to_wait_for(tmp_path: Path) -> No
         first_seen(truth, tmp_path / "results.json")
 
 
+def test_a_mask_of_no_pixel_shows_nothing(tmp_path: Path) -> None:
+    here, empty = (2, 2, 8, 8), (0, 0, 0, 0)
+    late: Boxes = [empty, here, empty, here, here]
+    never: Boxes = [None, empty, empty, None, empty]
+    truth = dataset((5,), ("dog",), [(0, "dog", masks(late)), (0, "dog", masks(never))])
+    found = [{"video_id": 7, "segmentations": masks([empty, empty, empty, None, here])}]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(found))
+    seen = first_seen(truth, path)
+    assert (seen.objects, seen.found, seen.frames_unseen) == (1, 1, 2)
+
+
 def test_precisions_are_looked_at_before_hours_have_passed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
