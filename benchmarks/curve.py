@@ -9,11 +9,9 @@ that runs every patch in float32.
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,27 +19,28 @@ import cv2
 import typer
 
 from benchmarks import environment
+from benchmarks.curve_times import BASE, time_bundles, times_of, told
 from benchmarks.errors import in_one_line
-from benchmarks.evaluations import Evaluated, at_share, bundle_of, evaluated, kept_by
-from benchmarks.report import as_markdown
+from benchmarks.evaluations import (
+    Evaluated,
+    at_share,
+    bundle_of,
+    check_shares,
+    evaluated,
+    kept_by,
+    label_of,
+    report,
+    setting_of,
+)
 from vpp_deploy.cli.signals import exit_on_signals
 from vpp_deploy.evaluation.dataset import Dataset, read_dataset
 from vpp_deploy.manifests import read_manifest
-from vpp_deploy.profiling.feed import VideoFeed
-from vpp_deploy.profiling.measure import Candidate, time_models
-from vpp_deploy.profiling.ratios import FRAME, compare, parts_of
 from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.recipes import ExportRecipe
 from vpp_deploy.runtime.exploration import suited_exploration
-from vpp_deploy.runtime.opening import OpenedModel, open_bundle
 from vpp_deploy.specs import PRECISIONS
 
 EVERY, DENSE = "every patch", "dense checkpoint"
-BASE = "fp32"
-"""Of the model that all times are compared with, so never left out."""
-
-TIMED = (BASE, "int8")
-"""Half precision is for GPUs: on a CPU its accuracy can be seen, its speed says nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Point:
     Attributes:
         label, precision: which.
         kept: share of the patches that run, averaged over the blocks.
+        budgets: tokens that run, as a manifest has them.
         gmacs: 10^9 multiply-accumulates of a frame in mid-video.
         found: on the dataset.
         ms, over_full: median of a frame, and of its ratio to the fp32 model that runs every patch;
@@ -60,6 +60,7 @@ class Point:
     label: str
     precision: str
     kept: float
+    budgets: tuple[int, ...]
     gmacs: float
     found: Evaluated
     ms: float | None = None
@@ -76,7 +77,7 @@ def bundles(
 ) -> Iterator[tuple[str, str, Path]]:
     """(label, precision, bundle) of every point, made if they are not there."""
     recipes = {(EVERY, pruned): at_share(recipe, 1.0)}
-    recipes |= {(f"{100 * share:g}%", pruned): at_share(recipe, share) for share in shares}
+    recipes |= {(f"{label_of(share)}%", pruned): at_share(recipe, share) for share in shares}
     if dense is not None:
         without = dataclasses.replace(recipe.model, keep_ratio=None, reference_tokens=None)
         recipes[DENSE, dense] = dataclasses.replace(recipe, model=without, budgets=None)
@@ -85,32 +86,6 @@ def bundles(
             name = label.rstrip("%").replace(" ", "-")
             folder = out / f"{name}-{precision}"
             yield label, precision, bundle_of(checkpoint, one, precision, folder)
-
-
-def time_bundles(
-    made: Sequence[tuple[str, str, Path]], video: Path, frames: int, threads: int
-) -> dict[tuple[str, str], tuple[float, float]]:
-    """(milliseconds, over every patch in fp32) by label and precision, of those in `TIMED`.
-
-    The first of `made` is what the others are compared with.
-    """
-
-    def opened(path: Path, profile: Path | None) -> OpenedModel:
-        return open_bundle(path, threads=threads, profile_folder=profile)
-
-    timed = [entry for entry in made if entry[1] in TIMED]
-    candidates = [
-        Candidate(f"{label} {precision}", str(path), partial(opened, path))
-        for label, precision, path in timed
-    ]
-    timing = time_models(candidates, VideoFeed(video), frames, 3)
-    baseline = timing.models[0]
-    times = {}
-    for (label, precision, _), model in zip(timed, timing.models, strict=True):
-        ms = next(part.ms.p50 for part in parts_of(model) if part.part == FRAME)
-        over = next(ratio.latency for ratio in compare(baseline, model) if ratio.part == FRAME)
-        times[label, precision] = (ms, over)
-    return times
 
 
 def rows(points: Sequence[Point]) -> list[list[str]]:
@@ -195,7 +170,10 @@ def main(
         typer.Option(exists=True, help="Checkpoint of the dense model, to compare with."),
     ] = None,
     share: Annotated[
-        list[float] | None, typer.Option(help="Of the patches, several times; default: 0.8 to 0.3.")
+        list[float] | None,
+        typer.Option(
+            callback=check_shares, help="Of the patches, several times; default: 0.8 to 0.3."
+        ),
     ] = None,
     precision: Annotated[
         list[str] | None,
@@ -218,25 +196,19 @@ def main(
     for entry in bundles(checkpoint, dense, load_recipe(recipe), shares, precisions, out):
         made.append(entry)
         found.append(_evaluated(entry, labelled, threads))
-    before = environment.describe()
-    times = time_bundles(made, labelled.videos[0].files[0].parent, frames, threads)
+    files = {"checkpoint": checkpoint, "dense checkpoint": dense, "recipe": recipe}
+    setting = setting_of(files, labelled)
+    timing = time_bundles(made, labelled.videos[0].files[0].parent, frames, threads)
+    setting["load average at the end"] = environment.describe()["load average"]
+    setting["timing"] = f"{told(timing)}; {threads} threads"
+    times = times_of(timing)
     points = []
     for (label, one, path), evaluation in zip(made, found, strict=True):
-        operations = read_manifest(path).operations
-        gmacs = sum(stage.macs for stage in operations.values()) / 1e9
-        ms, over = times.get((label, one), (None, None))
-        points.append(Point(label, one, kept_by(path), gmacs, evaluation, ms, over))
-    setting = {
-        "dataset": f"{labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames",
-        "timing": f"{frames} frames of its first video, {threads} threads, median",
-        **before,
-        "load average at the end": environment.describe()["load average"],
-    }
-    document = {"setting": setting, "points": [dataclasses.asdict(point) for point in points]}
-    (out / "curve.json").write_text(json.dumps(document, indent=1, default=str) + "\n")
-    print(f"\n{as_markdown(rows(points))}\n")
-    for key, value in setting.items():
-        print(f"- {key}: {value}")
+        manifest = read_manifest(path)
+        gmacs = sum(stage.macs for stage in manifest.operations.values()) / 1e9
+        timed = times.get(f"{label} {one}", (None, None))
+        points.append(Point(label, one, kept_by(path), manifest.budgets, gmacs, evaluation, *timed))
+    report(out / "curve.json", setting, [dataclasses.asdict(p) for p in points], rows(points))
     draw(points, out / "curve.png")
     print(f"\n{out}/curve.png is the picture, {out}/curve.json has the figures")
 

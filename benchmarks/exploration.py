@@ -7,7 +7,6 @@ share, and both behaviours of the reference tokens (MODEL.md 2.3). Nothing is ti
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,16 +15,25 @@ from typing import Annotated, get_args
 import typer
 
 from benchmarks.errors import in_one_line
-from benchmarks.evaluations import at_share, bundle_of, evaluated, kept_by
+from benchmarks.evaluations import (
+    ExplorationError,
+    at_share,
+    bundle_of,
+    check_shares,
+    evaluated,
+    kept_by,
+    label_of,
+    report,
+    setting_of,
+)
 from benchmarks.first_seen import first_seen, late_objects
-from benchmarks.report import as_markdown
 from vpp_deploy.cli.signals import exit_on_signals
 from vpp_deploy.evaluation.dataset import read_dataset
-from vpp_deploy.manifests import PATCH_SIZE, read_manifest
+from vpp_deploy.manifests import read_manifest
 from vpp_deploy.models.config import ReferenceTokens
 from vpp_deploy.recipe_files import load_recipe
 from vpp_deploy.recipes import ExportRecipe
-from vpp_deploy.runtime.exploration import NONE, Lattice, parse_exploration
+from vpp_deploy.runtime.exploration import NONE, parse_exploration
 
 POLICIES = (NONE, "noise:0", "noise:1", "noise:2", "lattice:16", "lattice:8", "lattice:4")
 REFERENCES: tuple[ReferenceTokens, ...] = get_args(ReferenceTokens)
@@ -43,14 +51,6 @@ def recipes(
             yield reference, share, at_share(dataclasses.replace(recipe, model=model), share)
 
 
-def has_room(bundle: Path, lattice: Lattice) -> bool:
-    """Whether the budget of blocks 1-2 holds what a lattice puts first; else it is refused."""
-    manifest = read_manifest(bundle)
-    height, width = manifest.preprocessing.input_size
-    most = lattice.most((height // PATCH_SIZE, width // PATCH_SIZE))
-    return not manifest.budgets or manifest.budgets[0] >= most
-
-
 def _check_policies(policies: list[str] | None) -> list[str] | None:
     try:
         for text in policies or ():
@@ -66,7 +66,8 @@ def main(
     dataset: Annotated[Path, typer.Argument(help="Whose objects enter late.")],
     recipe: Annotated[Path, typer.Option(exists=True, help="The model's; its budgets are scaled.")],
     share: Annotated[
-        list[float] | None, typer.Option(help="Of the patches; default: 0.54 and 0.35.")
+        list[float] | None,
+        typer.Option(callback=check_shares, help="Of the patches; default: 0.54 and 0.35."),
     ] = None,
     policy: Annotated[
         list[str] | None,
@@ -82,18 +83,20 @@ def main(
     table = [["patches", "reference tokens", "exploration", "AP", "AR10", "found", "frames unseen"]]
     points: list[dict[str, object]] = []
     labelled = read_dataset(dataset)
-    num_late = len(late_objects(labelled))
+    setting = setting_of({"checkpoint": checkpoint, "recipe": recipe}, labelled)
+    setting["objects that enter late"] = str(len(late_objects(labelled)))
+    setting["threads"] = str(threads)
     chosen = list(recipes(load_recipe(recipe), share or [0.54, 0.35]))
     out.mkdir(parents=True, exist_ok=True)
     for reference, kept, one in chosen:
-        name = f"{reference}-{100 * kept:g}"
-        bundle = bundle_of(checkpoint, one, "fp32", out / name)
+        bundle = bundle_of(checkpoint, one, "fp32", out / f"{reference}-{label_of(kept)}")
+        budgets = read_manifest(bundle).budgets
         for text in policy or POLICIES:
-            explored = parse_exploration(text)
-            if isinstance(explored, Lattice) and not has_room(bundle, explored):
-                print(f"{bundle} has no room for {text}", file=sys.stderr)
+            try:
+                found = evaluated(bundle, labelled, threads, parse_exploration(text))
+            except ExplorationError as error:
+                print(f"{bundle} is left out with {text}: {error}", file=sys.stderr)
                 continue
-            found = evaluated(bundle, labelled, threads, explored)
             late = first_seen(labelled, found.results)
             figures = (found.figures.ap, found.figures.ar10, late.found)
             table.append(
@@ -109,19 +112,14 @@ def main(
             points.append(
                 {
                     "kept": kept_by(bundle),
+                    "budgets": budgets,
                     "reference_tokens": reference,
                     "exploration": text,
                     **dataclasses.asdict(found.figures),
                     **dataclasses.asdict(late),
                 }
             )
-    setting = (
-        f"{labelled.path}, {len(labelled.videos)} videos, {labelled.num_frames} frames, "
-        f"{num_late} objects that enter late"
-    )
-    document = {"dataset": setting, "points": points}
-    (out / "exploration.json").write_text(json.dumps(document, indent=1) + "\n")
-    print(f"\n{as_markdown(table)}\n\n- dataset: {setting}")
+    report(out / "exploration.json", setting, points, table)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from vpp_deploy.errors import DatasetError
 from vpp_deploy.evaluation.dataset import Dataset, Instance
+from vpp_deploy.evaluation.masks import shows
 
 MIN_IOU = 0.5
 
@@ -40,7 +41,7 @@ def late_objects(dataset: Dataset) -> list[Instance]:
     late = [
         one
         for one in dataset.instances
-        if one.masks[0] is None and any(one.masks) and not one.is_crowd
+        if not shows(one.masks[0]) and any(map(shows, one.masks)) and not one.is_crowd
     ]
     if not late:
         raise DatasetError(
@@ -76,7 +77,7 @@ def _unseen(instance: Instance, tracks: list[list[dict[str, Any] | None]]) -> tu
     """Frames in which it showed and was not found yet, and whether it ever was."""
     missed = 0
     for t, mask in enumerate(instance.masks):
-        if mask is None:
+        if not shows(mask):
             continue
         given = [track[t] for track in tracks if track[t] is not None]
         if given and coco_mask.iou(given, [mask], [0]).max() >= MIN_IOU:

@@ -124,6 +124,29 @@ def test_what_a_model_found_is_worth_everything_to_it(
     assert re.fullmatch(r"\d+ tracks in 2 of 2 videos were forgotten because every .*slots", note)
 
 
+def test_a_row_is_of_its_video_alone(
+    found: dict[str, Any], mini_bundle: ExportedMini, tmp_path: Path
+) -> None:
+    """Truth: of a what the model finds, of b what it does not, and a crowd that does not count."""
+    document = labels(IMAGES, CLASSES, [(1, "dog", rectangles()), (1, "dog", rectangles())])
+    missed, crowd = document["annotations"]
+    own = [one for one in own_labels(found["results"])["annotations"] if one["video_id"] == 7]
+    document["annotations"] = [*own, missed, crowd | {"iscrowd": 1}]
+    dataset = read_dataset(write_dataset(tmp_path / "own", IMAGES, document))
+    model = open_bundle(mini_bundle.folder, threads=1)
+    evaluation = evaluate(model, model.session(model.explored_by(None)), dataset)
+    a, b = evaluation.videos
+    assert (a.name, a.instances) == ("a", len(own))
+    assert a.figures.ap == pytest.approx(1)
+    assert (b.name, b.instances, b.figures.ap) == ("b", 1, 0)
+    assert len(own) > 1
+    assert evaluation.figures.ap is not None
+    assert 0 < evaluation.figures.ap < 1
+    assert evaluation.num_instances == len(own) + 1
+    dogs = sum(one["category_id"] == missed["category_id"] for one in own)
+    assert {row.name: row.instances for row in evaluation.classes}["dog"] == dogs + 1
+
+
 def test_several_streams_find_the_same(
     found: dict[str, Any], mini_bundle_of_3: ExportedMini, folder: Path
 ) -> None:

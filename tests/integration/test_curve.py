@@ -13,6 +13,7 @@ from benchmarks import curve
 from tests.mini import CLASSES, INPUT_SIZE, ExportedMini, frames
 from tests.unit.evaluation.made_dataset import labels, masks, write_dataset
 from vpp_deploy.cli.main import app
+from vpp_deploy.manifests import hash_file
 from vpp_deploy.recipes import ExportRecipe
 
 RECIPE = Path(__file__).parents[2] / "examples" / "emoji_vis" / "emoji-55.toml"
@@ -69,6 +70,14 @@ def test_points_with_accuracy_operations_and_time(
     assert [point["precision"] for point in points] == ["fp32", "fp32", "int8", "int8"]
     assert points[0]["over_full"] == 1
     assert all(point["over_full"] > 0 and point["gmacs"] > 0 for point in points)
+    first, *others = mini_bundle.manifest.budgets
+    assert {point["kept"] for point in points} == {(48 + 2 * first + 3 * sum(others)) / (12 * 48)}
+    assert all(point["budgets"] == [first, *others] for point in points)
+    setting = document["setting"]
+    assert setting["checkpoint"] == f"mini.safetensors, SHA-256 {hash_file(mini_checkpoint)}"
+    assert setting["recipe"] == f"emoji-55.toml, SHA-256 {hash_file(RECIPE)}"
+    assert "dense checkpoint" not in setting
+    assert setting["timing"].startswith("medians of 2 frames, 2 of them distinct, of a, 128x96")
     assert (out / "curve.png").stat().st_size > 1000
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/evaluated.json")}
     assert len(before) == 4

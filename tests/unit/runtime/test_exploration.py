@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vpp_deploy.errors import BackendError
 from vpp_deploy.runtime.exploration import (
+    Exploration,
     Lattice,
     RankNoise,
     parse_exploration,
@@ -16,7 +17,11 @@ from vpp_deploy.runtime.exploration import (
 )
 from vpp_deploy.runtime.inputs import StepInputs
 from vpp_deploy.runtime.runner import PipelineRunner
+from vpp_deploy.runtime.stream import ResetPolicy, Stream
+from vpp_deploy.runtime.tracker import Tracker
 from vpp_deploy.specs import ColdStart, PipelineSpec, StageSpec, TensorSpec
+from vpp_deploy.video.resize import plan_for_input
+from vpp_deploy.video.source import Frame
 
 GRID = (9, 14)
 
@@ -99,8 +104,11 @@ class Pruned:
         ColdStart(("selector",), "kept_1_2", 96),
     )
 
-    def upload(self, name: str, value: NDArray[np.float32]) -> None:
-        """Taken."""
+    def __init__(self) -> None:
+        self.uploaded: dict[str, NDArray[np.generic]] = {}
+
+    def upload(self, name: str, value: NDArray[np.generic]) -> None:
+        self.uploaded[name] = value.copy()
 
 
 def with_budget(tokens: int) -> Pruned:
@@ -129,3 +137,19 @@ def test_a_lattice_that_the_budget_has_no_room_for(period: int, room: int) -> No
     StepInputs(cast(PipelineRunner, with_budget(room)), lattice)
     with pytest.raises(BackendError, match=f"runs {room - 1} in blocks 1-2; take a longer period"):
         StepInputs(cast(PipelineRunner, with_budget(room - 1)), lattice)
+
+
+@pytest.mark.parametrize("policy", [RankNoise(3), Lattice(4)])
+def test_a_frame_is_explored_by_its_number_and_where_it_lies(policy: Exploration) -> None:
+    runner = Pruned()
+    inputs = StepInputs(cast(PipelineRunner, runner), policy)
+    stream = Stream(Tracker(8, 16), ResetPolicy())
+    frame = Frame(0, None, np.zeros((32, 96, 3), np.uint8))
+    plan = plan_for_input(32, 96, inputs.size)
+    assert plan.resized == (64, 192)  # 4 rows and 12 columns of patches, of 8 and 12
+    for number in range(2):
+        stream.meet(frame, plan, inputs.put(0, frame.rgb, plan))
+        inputs.upload([stream], [0])
+        expected = policy.bias(number, (8, 12), (4, 12))
+        np.testing.assert_array_equal(runner.uploaded["rank_noise"], expected[None])
+        stream.passed()
