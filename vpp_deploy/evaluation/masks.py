@@ -61,11 +61,6 @@ def _joined(runs: list[int]) -> list[int]:
     return joined
 
 
-def shows(mask: Rle | None) -> bool:
-    """Whether it covers any pixel."""
-    return mask is not None and coco_mask.area(mask) > 0
-
-
 def _runs(text: str) -> list[int]:
     """Lengths of the runs that COCO's text holds: from the fourth on, the change from two before.
 
