@@ -3,6 +3,8 @@
 import copy
 import os
 import pickle
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from examples.emoji_vis.clips import make_batch
 from examples.emoji_vis.gates import NOISE
 from examples.emoji_vis.network import is_selector, new_model
-from examples.emoji_vis.schedule import VARIATION, WANTED, phase_at
+from examples.emoji_vis.schedule import NUM_STEPS, VARIATION, WANTED, phase_at
 from examples.emoji_vis.unroll import Pruning, run_clips
 from vpp_deploy.errors import CheckpointError
 from vpp_deploy.files import written_aside
@@ -31,7 +33,7 @@ _SELECTOR_RATE = 4.0
 
 _UNREADABLE = (
     *(OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError),
-    pickle.UnpicklingError,
+    *(OverflowError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -134,11 +136,17 @@ def resume(path: Path, device: torch.device) -> Learner:
         CheckpointError: it is damaged, or of another model.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            if (record := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{record} is not what was written")
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        learner = start(state["seed"], device)
-        learner.step = int(state["step"])
-        if learner.step < 0:
-            raise ValueError("a step below 0")
+        seed, step = state["seed"], state["step"]
+        if type(seed) is not int or type(step) is not int or seed < 0 or step < 0:
+            raise ValueError("a seed or a step that is no whole number from 0")
+        if step > NUM_STEPS:
+            raise ValueError("a step after the last")
+        learner = start(seed, device)
+        learner.step = step
         learner.model.load_state_dict(state["model"])
         learner.mean.load_state_dict(state["mean"])
         learner.optimizer.load_state_dict(state["optimizer"])

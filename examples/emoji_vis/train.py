@@ -4,7 +4,8 @@ May be stopped at any time, even by `kill -9`, and goes on with --resume from th
 (every three minutes) exactly as if it had never stopped. In the folder: `checkpoint.pt`,
 `losses.csv`, `validation.csv`, and of every phase its last state and its product, which `vpp-deploy
 export` reads: `stills.safetensors` and `clips.safetensors`, dense, then `sparse.safetensors`, with
-selectors.
+selectors. Where any of these is there without a `checkpoint.pt`, nothing is begun: a `kill -9` in
+the first minutes can leave `losses.csv`, to be removed.
 """
 
 import argparse
@@ -64,6 +65,12 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
         cv2.setNumThreads(1)
         with _alone(arguments.folder):
+            if not checkpoint.exists() and (files := _written(arguments.folder)):
+                parser.error(
+                    f"{', '.join(map(str, files))} of another training would be overwritten, and "
+                    f"there is no {checkpoint.name} to go on from; remove what is listed, or name "
+                    "another folder"
+                )
             _train(_learner(checkpoint, arguments.seed, probe.device), arguments.folder, checkpoint)
 
 
@@ -77,6 +84,13 @@ def _alone(folder: Path) -> Iterator[None]:
         raise VppDeployError(
             f"another training is writing into {folder}; wait for it, or name another folder"
         ) from error
+
+
+def _written(folder: Path) -> list[Path]:
+    """What a training writes beside its checkpoint, as far as it is there."""
+    names = [f"{table}.csv" for table in COLUMNS]
+    names += [f"{phase.name}{suffix}" for phase in PHASES for suffix in (".pt", ".safetensors")]
+    return [folder / name for name in names if (folder / name).exists()]
 
 
 def _learner(checkpoint: Path, seed: int | None, device: torch.device) -> Learner:

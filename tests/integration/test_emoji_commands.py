@@ -1,5 +1,6 @@
 """What the example's commands do with arguments, files and folders that do not fit."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from filelock import FileLock
 from examples.emoji_vis import make_clip, make_data, plot, train
 from examples.emoji_vis.learner import resume, start
 from examples.emoji_vis.network import save_weights
+from examples.emoji_vis.schedule import NUM_STEPS, PHASES
 from tests.command_line import ENVIRONMENT
 from tests.integration.test_emoji_vis import needs_material
 from vpp_deploy.errors import CheckpointError, VideoError, VppDeployError
@@ -200,6 +202,57 @@ class TestTraining:
             torch.save(state, folder / "other.pt")
             with pytest.raises(CheckpointError, match=r"other\.pt is damaged, or not of this"):
                 resume(folder / "other.pt", CPU)
+
+    def test_a_bit_that_flipped_in_the_state(self, folder: Path) -> None:
+        path = folder / "checkpoint.pt"
+        start(0, CPU).save(path)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged"):
+            resume(path, CPU)
+
+    def test_states_of_no_step_or_seed(self, folder: Path) -> None:
+        path = folder / "checkpoint.pt"
+        start(7, CPU).save(path)
+        state = torch.load(path, weights_only=True)
+        torch.save(state | {"step": NUM_STEPS}, path)
+        learner = resume(path, CPU)
+        assert (learner.seed, learner.step) == (7, NUM_STEPS)
+        wrong = [{key: value} for key in ("seed", "step") for value in (-1, 1.5, math.inf)]
+        for values in [{"step": NUM_STEPS + 1}, *wrong]:
+            torch.save(state | values, path)
+            with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged"):
+                resume(path, CPU)
+
+    @pytest.mark.parametrize("resumed", [(), ("--resume",)])
+    def test_what_another_training_left_is_not_overwritten(
+        self,
+        call: Callable[..., tuple[object, str]],
+        monkeypatch: pytest.MonkeyPatch,
+        resumed: tuple[str, ...],
+    ) -> None:
+        monkeypatch.delattr(train, "start")  # a training that begins fails at once
+        products = [f"{phase.name}.{kind}" for phase in PHASES for kind in ("pt", "safetensors")]
+        for name in ("losses.csv", "validation.csv", *products):
+            path = Path("run", name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("of another")
+            code, line = call(train.main, "run", *resumed)
+            assert code == 2
+            assert str(path) in line
+            assert "remove what is listed, or name another folder" in line
+            assert path.read_text() == "of another"
+            path.unlink()
+
+    def test_a_training_under_way_is_not_told_to_be_removed(
+        self, call: Callable[..., tuple[object, str]]
+    ) -> None:
+        Path("losses.csv").touch()
+        with FileLock(".lock"):
+            code, line = call(train.main, ".")
+        assert code == 1
+        assert "another training is writing" in line
 
     def test_another_seed(self, call: Callable[..., tuple[object, str]]) -> None:
         start(3, CPU).save(Path("checkpoint.pt"))

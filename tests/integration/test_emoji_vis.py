@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -201,6 +202,57 @@ def test_masks_are_exact() -> None:
 
 
 @needs_material
+def test_the_nearer_emoji_hides_the_farther() -> None:
+    from examples.emoji_vis.scenes import random_scene
+
+    overlaps = 0
+    for seed in range(4):
+        scene = random_scene((seed,), "train", 16 / 9, 24)
+        masks = scene.draw(5, FRAME_SIZE).masks
+        alone = [
+            dataclasses.replace(scene, movers=(mover,)).draw(5, FRAME_SIZE).masks[0]
+            for mover in scene.movers
+        ]
+        covered = np.zeros(FRAME_SIZE, np.bool_)
+        for mask, whole in zip(masks[::-1], alone[::-1], strict=True):
+            if mask.any():
+                assert np.array_equal(mask, whole & ~covered)
+            overlaps += (whole & covered).sum()
+            covered |= whole
+    assert overlaps > 100
+
+
+@needs_material
+def test_what_training_sees_is_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from examples.emoji_vis import clips
+    from examples.emoji_vis.scenes import Scene, random_scene
+
+    scenes: list[Scene] = []
+
+    def recorded(*arguments: Any) -> Scene:
+        scenes.append(random_scene(*arguments))
+        return scenes[-1]
+
+    monkeypatch.setattr(clips, "random_scene", recorded)
+    batch = clips.make_batch((5,), "train", 2, 2)
+    height, width = FRAME_SIZE
+    for scene, frames, targets in zip(
+        scenes, batch.frames_BFHW3.numpy(), batch.targets, strict=True
+    ):
+        drawn = {}
+        for t in range(24):
+            picture = scene.draw(t, FRAME_SIZE)
+            drawn[picture.image.tobytes()] = picture.masks
+        masks = np.stack([drawn[frame[:height, :width].tobytes()] for frame in frames])
+        ever = masks.any((0, 2, 3))
+        assert targets.labels_n.tolist() == scene.labels[ever].tolist()
+        assert targets.present_Fn.tolist() == masks[:, ever].any((2, 3)).tolist()
+        cells = masks[:, ever].reshape(2, -1, height // 4, 4, width // 4, 4).mean((3, 5))
+        np.testing.assert_allclose(targets.masks_Fnhw[:, :, : height // 4], cells, atol=1e-6)
+        assert not targets.masks_Fnhw[:, :, height // 4 :].any()
+
+
+@needs_material
 def test_a_clip_is_the_same_every_time() -> None:
     from examples.emoji_vis.clips import make_batch
 
@@ -220,21 +272,28 @@ def test_a_split_is_written_as_it_was_drawn(tmp_path: Path) -> None:
     assert [c["name"] for c in data["categories"]] == list(CLASSES)
     for video in data["videos"]:
         scene = random_scene((9, video["id"]), "test", 16 / 9, 4)
+        pictures = [scene.draw(t, FRAME_SIZE) for t in range(4)]
+        masks = np.stack([picture.masks for picture in pictures], 1)
+        shown = [i for i, of_frames in enumerate(masks) if of_frames.any()]
         tracks = [a for a in data["annotations"] if a["video_id"] == video["id"]]
-        labels = [a["category_id"] - 1 for a in tracks]
-        assert set(labels) <= set(scene.labels.tolist())
-        for t, name in enumerate(video["file_names"]):
-            picture = scene.draw(t, FRAME_SIZE)
+        for i, track in zip(shown, tracks, strict=True):
+            assert track["category_id"] == scene.labels[i] + 1
+            assert track["drawing"] == scene.movers[i].drawing.text
+            for mask, *written in zip(
+                masks[i], *(track[k] for k in ("segmentations", "bboxes", "areas")), strict=True
+            ):
+                if mask.any():
+                    assert np.array_equal(coco_mask.decode(written[0]), mask)
+                    assert written[1:] == [
+                        list(cv2.boundingRect(mask.astype(np.uint8))),
+                        mask.sum(),
+                    ]
+                else:
+                    assert written == [None, None, None]
+        for picture, name in zip(pictures, video["file_names"], strict=True):
             image = cv2.imread(str(tmp_path / "JPEGImages" / name))
             assert image is not None
             assert np.abs(image[..., ::-1].astype(int) - picture.image).mean() < 6
-            masks = [a["segmentations"][t] for a in tracks]
-            written = sum(coco_mask.decode(m) for m in masks if m is not None)
-            assert np.array_equal(np.broadcast_to(written, FRAME_SIZE), picture.masks.sum(0))
-            for annotation in tracks:
-                present = annotation["segmentations"][t] is not None
-                assert present == (annotation["bboxes"][t] is not None)
-                assert present == (annotation["areas"][t] is not None)
 
 
 @needs_material
