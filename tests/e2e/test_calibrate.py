@@ -152,6 +152,11 @@ class TestRefused:
         result = vpp("calibrate", mini_bundle.folder, "images", "--out", image, cwd=folder)
         assert result.returncode == 2
         assert image.read_bytes() == before
+        Path("images/other.toml").write_text("mine")
+        beside = vpp(
+            "calibrate", mini_bundle.folder, "images", "--out", "images/other.toml", cwd=folder
+        )
+        assert "would be overwritten" not in beside.stderr
 
     def test_two_files_of_one_name(
         self, mini_bundle: ExportedMini, clip: Path, folder: Path

@@ -31,6 +31,7 @@ from vpp_deploy.manifests import read_manifest
 from vpp_deploy.profiling.writing import check_writable, write_aside
 from vpp_deploy.recipe_files import write_recipe
 from vpp_deploy.runtime.job import check_folders, output_folders
+from vpp_deploy.video.image_folder import image_files
 from vpp_deploy.video.live_address import live_address
 from vpp_deploy.video.resize import plan_for_input, plan_published
 from vpp_deploy.video.source import VideoSource, open_source
@@ -100,13 +101,13 @@ def calibrate(
             raise typer.BadParameter(f"{option} is for {kind}, and {model} is none")
     target = out or Path(f"{model.resolve().stem}-calibrated.toml")
     written = [target] if html is None else [target, html]
+    _check_videos(videos, frames)
     exported_from = None if of_checkpoint else Path(read_manifest(model).checkpoint)
     read = (model, checkpoint, exported_from, recipe, *videos)
     _check_apart(written, [path for path in read if path is not None])
     check_folders(path.parent for path in written)
     for path in written:
         check_writable(path)
-    _check_videos(videos, frames)
     rule = _open(model, videos[0], checkpoint, ModelOptions(None, threads, None, recipe, size))
     if threads is not None:
         rule.use_threads(threads)
@@ -127,11 +128,10 @@ def calibrate(
 
 
 def _check_apart(written: Sequence[Path], read: Sequence[Path]) -> None:
-    taken = {path.resolve() for path in read if path.exists()}
-    folders = {path for path in taken if path.is_dir()}
+    taken = {path.resolve() for path in read}
+    taken |= {image.resolve() for path in read if path.is_dir() for image in image_files(path)}
     for path in written:
-        # Of a folder, every image is read.
-        if path.resolve() in taken or (path.is_file() and path.resolve().parent in folders):
+        if path.resolve() in taken:
             raise typer.BadParameter(
                 f"{path} would be overwritten; name another file with --out or --html"
             )
