@@ -5,12 +5,10 @@ images, the policy, and the code and libraries that run and judge a model are th
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from vpp_deploy.evaluation.evaluator import Figures
 from vpp_deploy.evaluation.run import evaluate
 from vpp_deploy.files import written_aside
 from vpp_deploy.manifests import MANIFEST_NAME, PATCH_SIZE, hash_file, read_manifest
+from vpp_deploy.profiling.environment import versions_of
 from vpp_deploy.recipe_files import write_recipe
 from vpp_deploy.recipes import BudgetShares, ExportRecipe, target_of
 from vpp_deploy.runtime.exploration import Exploration
@@ -150,7 +149,7 @@ def evaluated(
         [hash_file(file) for video in dataset.videos for file in video.files],
         str(exploration),
         hash_source("runtime", "video", "evaluation"),
-        library_versions(),
+        versions_of(LIBRARIES),
     ]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
     out = bundle.with_name(f"{bundle.name}.{key}")
@@ -168,13 +167,6 @@ def evaluated(
     with written_aside(out / KEPT) as aside:
         aside.write_text(json.dumps(document))
     return Evaluated(seen.figures, seen.num_tracks, out / RESULTS)
-
-
-@functools.cache
-def library_versions() -> dict[str, str]:
-    """Those of `LIBRARIES` that are installed."""
-    found = {one.name: one.version for one in metadata.distributions()}
-    return {name: found[name] for name in LIBRARIES if name in found}
 
 
 def _kept(out: Path) -> Evaluated | None:

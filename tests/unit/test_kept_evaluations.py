@@ -15,6 +15,7 @@ from tests.unit.evaluation.made_dataset import SIZE, labels, masks, write_datase
 from vpp_deploy.errors import BackendError
 from vpp_deploy.evaluation.dataset import read_dataset
 from vpp_deploy.evaluation.evaluator import Figures
+from vpp_deploy.profiling.environment import versions_of
 from vpp_deploy.runtime.exploration import Exploration, Lattice, RankNoise
 
 IMAGES = {"a": [np.zeros((*SIZE, 3), np.uint8)] * 2, "b": [np.zeros((*SIZE, 3), np.uint8)]}
@@ -96,11 +97,11 @@ def test_of_another_policy_it_is_another_result(place: Place) -> None:
 def test_of_other_libraries_it_is_another_result(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions = evaluations.library_versions()
+    versions = versions_of(evaluations.LIBRARIES)
     assert {"opencv-python-headless", "mmdet", "pycocotools"} <= versions.keys()
     assert versions.keys() & {"onnxruntime", "onnxruntime-gpu"}
     first = place.evaluated()
-    monkeypatch.setattr(evaluations, "library_versions", lambda: {**versions, "mmdet": "0"})
+    monkeypatch.setattr(evaluations, "versions_of", lambda _: {**versions, "mmdet": "0"})
     assert place.evaluated().results != first.results
 
 

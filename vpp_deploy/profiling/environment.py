@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -18,8 +19,13 @@ def describe_environment() -> dict[str, str]:
         "memory": "unknown" if memory is None else f"{memory / 1e9:.1f} GB",
         "system": platform.platform(),
         "Python": sys.version.split()[0],
-        **{name: version for name in LIBRARIES if (version := _version(name)) is not None},
+        **versions_of(LIBRARIES),
     }
+
+
+def versions_of(libraries: Iterable[str]) -> dict[str, str]:
+    """Name to version of those that are installed."""
+    return {name: version for name in libraries if (version := _version(name)) is not None}
 
 
 def load_average() -> tuple[float, float, float] | None:
